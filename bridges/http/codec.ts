@@ -1,0 +1,123 @@
+/**
+ * Messages as HTTP requests: the body as it is, its type and encoding, the id and the time of the
+ * attempt as Standard Webhooks name them, and the message's headers as far as they can be headers
+ * of a request. Bytes outside ASCII go out as they are. What HTTP can't say is refused, never
+ * changed.
+ */
+import type { Message } from "../../src/message.ts";
+
+/** Names that a message's header never sets: the connection's own, credentials, and ours. */
+const NEVER: ReadonlySet<string> = new Set([
+  "accept-encoding",
+  "authorization",
+  "connection",
+  "content-encoding",
+  "content-length",
+  "content-type",
+  "cookie",
+  "expect",
+  "host",
+  "http2-settings",
+  "keep-alive",
+  "proxy-authenticate",
+  "proxy-authorization",
+  "proxy-connection",
+  "te",
+  "trailer",
+  "transfer-encoding",
+  "upgrade",
+  "user-agent",
+  "webhook-id",
+  "webhook-timestamp",
+  "webhook-signature",
+  "isthmus-tombstone",
+]);
+
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
+/** Visible ASCII, space, tab, and bytes above ASCII. */
+// eslint-disable-next-line no-control-regex -- these are the very characters that are looked for
+const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+/** Servers commonly refuse more. Bytes. */
+const HEADER_BYTES_MAX = 64 * 1024;
+
+const USER_AGENT = "isthmus";
+
+/** Headers of a request: names in lower case; text whose characters are bytes. */
+export type RequestHeaders = Readonly<Record<string, string | string[]>>;
+
+/** A request's headers and body. */
+export interface WebhookRequest {
+  readonly headers: RequestHeaders;
+  readonly body: Buffer;
+}
+
+/** Whether a name can be the name of a header. */
+export function isHeaderName(name: string): boolean {
+  return TOKEN.test(name.toLowerCase());
+}
+
+/** Text as the bytes that travel, one character for each; null when HTTP can't carry it. */
+export function headerValue(text: string): string | null {
+  return bytesValue(Buffer.from(text, "utf8"));
+}
+
+function bytesValue(bytes: Uint8Array): string | null {
+  const value = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("latin1");
+  return VALUE.test(value) ? value : null;
+}
+
+/**
+ * The request for a message, or in words why there can't be one. `fixed` are the headers of the
+ * bridge and the address, which win over the message's own.
+ */
+export function encodeMessage(
+  message: Message,
+  options: { readonly fixed: Readonly<Record<string, string>>; readonly nowMs: number },
+): WebhookRequest | { readonly refused: string } {
+  const headers: Record<string, string | string[]> = Object.create(null);
+  for (const { name, value } of message.headers) {
+    const lower = name.toLowerCase();
+    if (!TOKEN.test(lower)) return { refused: `the header name ${shown(name)} can't be in HTTP` };
+    if (NEVER.has(lower)) continue;
+    const text = bytesValue(value ?? new Uint8Array(0));
+    if (text === null)
+      return { refused: `the header ${shown(name)} holds a line break or control` };
+    const before = headers[lower];
+    headers[lower] = before === undefined ? text : [before, text].flat();
+  }
+  const { contentType, contentEncoding } = message.properties;
+  const ours: readonly (readonly [string, string | undefined])[] = [
+    ["user-agent", USER_AGENT],
+    ["content-type", contentType ?? "application/octet-stream"],
+    ["content-encoding", contentEncoding],
+    ["webhook-id", message.id],
+    ["webhook-timestamp", String(Math.floor(options.nowMs / 1000))],
+    ["isthmus-tombstone", message.body === null ? "true" : undefined],
+    ...Object.entries(options.fixed),
+  ];
+  for (const [name, text] of ours) {
+    if (text === undefined) continue;
+    const value = headerValue(text);
+    if (value === null)
+      return { refused: `the header ${shown(name)} holds a line break or control` };
+    headers[name] = value;
+  }
+  const bytes = headerBytes(headers);
+  if (bytes > HEADER_BYTES_MAX) {
+    return { refused: `the headers take ${bytes} bytes, more than ${HEADER_BYTES_MAX}` };
+  }
+  const body = message.body ?? new Uint8Array(0);
+  return { headers, body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) };
+}
+
+function headerBytes(headers: RequestHeaders): number {
+  let bytes = 0;
+  for (const [name, value] of Object.entries(headers)) {
+    for (const one of [value].flat()) bytes += name.length + one.length + 4;
+  }
+  return bytes;
+}
+
+function shown(name: string): string {
+  return JSON.stringify(name.slice(0, 60));
+}

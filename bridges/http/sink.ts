@@ -1,0 +1,106 @@
+/**
+ * Posts messages to a URL. Messages of equal key go strictly one after another, others side by
+ * side; each has its own outcome. An answer that is no success is the message's outcome; a target
+ * that nobody reaches ends the bridge, which is then opened anew with backoff.
+ */
+import type { Outcome, Outgoing, Sink } from "../../src/bridge.ts";
+import type { Clock } from "../../src/clock.ts";
+import { DisconnectedError } from "../../src/errors.ts";
+import { Call } from "../call.ts";
+import { encodeMessage, isHeaderName } from "./codec.ts";
+import { Lanes } from "./lanes.ts";
+import { connectionsMax, type Requester } from "./request.ts";
+
+/**
+ * When a message is tried again whose connection broke while others were answered. Milliseconds.
+ */
+const BROKEN_RETRY_MS = 1000;
+
+/** What a sink needs of its bridge. */
+export interface SinkParts {
+  readonly requester: Requester;
+  readonly method: string;
+  /** The bridge's own headers, names in lower case. */
+  readonly headers: Readonly<Record<string, string>>;
+  readonly clock: Clock;
+  /** Aborted when the bridge ends. */
+  readonly ending: AbortSignal;
+  /** Nobody was reached. */
+  readonly onLost: (error: DisconnectedError) => void;
+}
+
+/** The writing end. */
+export class HttpSink implements Sink {
+  readonly #parts: SinkParts;
+  readonly #lanes = new Lanes(connectionsMax);
+
+  constructor(parts: SinkParts) {
+    this.#parts = parts;
+  }
+
+  async send(outgoing: readonly Outgoing[], signal: AbortSignal): Promise<readonly Outcome[]> {
+    const { ending } = this.#parts;
+    if (ending.aborted) throw new DisconnectedError("the bridge is closed");
+    const call = new Call(outgoing.length);
+    const tally: Tally = { answered: 0, failure: null };
+    const either = AbortSignal.any([signal, ending]);
+    const posts = outgoing.map(async (one, index) => {
+      const post = async (): Promise<Outcome> => await this.#post(one, tally, either);
+      call.settle(index, await this.#lanes.run(one.message.key, post));
+    });
+    // After an abort the rest of them end by themselves, each when its turn comes.
+    await Promise.race([Promise.all(posts), call.allSettled(either)]);
+    if (tally.answered > 0 || signal.aborted) return call.outcomes();
+    if (tally.failure !== null) {
+      this.#parts.onLost(tally.failure);
+      throw tally.failure;
+    }
+    if (ending.aborted) throw new DisconnectedError("the bridge was closed");
+    return call.outcomes();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // Connections are the bridge's; nothing here outlives it.
+  }
+
+  async #post({ message, fields }: Outgoing, tally: Tally, signal: AbortSignal): Promise<Outcome> {
+    if (signal.aborted) return { unknown: true };
+    const own = headersOf(fields["headers"]);
+    if ("refused" in own) return { refused: own.refused, final: true };
+    const request = encodeMessage(message, {
+      fixed: { ...this.#parts.headers, ...own.headers },
+      nowMs: this.#parts.clock.nowMs(),
+    });
+    if ("refused" in request) return { refused: request.refused, final: true };
+    const method = typeof fields["method"] === "string" ? fields["method"] : this.#parts.method;
+    const answer = await this.#parts.requester.send(method, request, signal);
+    if ("disconnected" in answer) {
+      tally.failure ??= new DisconnectedError(answer.disconnected, { cause: answer.cause });
+      return { busyMs: BROKEN_RETRY_MS };
+    }
+    if (!("unknown" in answer)) tally.answered += 1;
+    return answer;
+  }
+}
+
+/** What the posts of one call met: a target that answers some is there. */
+interface Tally {
+  answered: number;
+  failure: DisconnectedError | null;
+}
+
+/** The rendered headers of an address, names in lower case. */
+function headersOf(
+  given: unknown,
+): { readonly headers: Readonly<Record<string, string>> } | { readonly refused: string } {
+  const headers: Record<string, string> = {};
+  if (typeof given !== "object" || given === null) return { headers };
+  for (const [name, value] of Object.entries(given)) {
+    if (!isHeaderName(name)) return { refused: `the header name "${name}" can't be in HTTP` };
+    if (typeof value === "object" || value === undefined) {
+      return { refused: `the header "${name}" did not come to a text` };
+    }
+    headers[name.toLowerCase()] = String(value);
+  }
+  return { headers };
+}

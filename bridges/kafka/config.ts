@@ -1,0 +1,204 @@
+/**
+ * The Kafka bridge's documents: the bridge itself and the addresses under `from` and `to`.
+ * Parsing connects nowhere. Texts of the configuration may hold references until `connect`; a
+ * sink's topic and partition may be templates, rendered for each message.
+ */
+import { z } from "zod";
+import type { Address } from "../../src/bridge.ts";
+import {
+  connectionShape,
+  invalid,
+  isTemplate,
+  parseDocument,
+  referenceText,
+  type Tls,
+  urlsOf,
+} from "../document.ts";
+
+/** The names that the contract gives the mechanisms. */
+const SASL = ["plain", "scram-sha-256", "scram-sha-512"] as const;
+const PORT_DEFAULT = 9092;
+const TOPIC_LENGTH_MAX = 249;
+
+/** A parsed bridge document; texts may still hold references. */
+export interface KafkaConfig {
+  readonly urls: readonly string[];
+  readonly sasl: {
+    readonly mechanism: (typeof SASL)[number];
+    readonly username: string;
+    readonly password: string;
+  } | null;
+  readonly tls: Exclude<Tls, boolean> | null;
+  /** Null: made from the bridge's name. */
+  readonly clientId: string | null;
+}
+
+/** Where a source reads. */
+export interface SourceFields {
+  readonly topic: string;
+  /** Null: made from the source's name. */
+  readonly group: string | null;
+  readonly create: Create | null;
+}
+
+/** Where a sink writes; `topic` and `partition` may be templates. */
+export interface SinkFields {
+  readonly topic: string;
+  readonly partition: number | string | null;
+  readonly create: Create | null;
+}
+
+/** How a missing topic is made; null: the broker's default. */
+export interface Create {
+  readonly partitions: number | null;
+  readonly replication: number | null;
+}
+
+/** One broker to connect to first. */
+export interface BrokerPlace {
+  readonly host: string;
+  readonly port: number;
+}
+
+const configSchema = z.strictObject({
+  ...connectionShape,
+  sasl: z.string().optional(),
+  clientId: referenceText.optional(),
+});
+
+/** Checks a bare bridge document. @throws InvalidError */
+export function parseKafkaConfig(input: unknown): KafkaConfig {
+  const document = parseDocument(configSchema, input);
+  const urls = urlsOf(document);
+  for (const url of urls) if (!isTemplate(url)) parseBroker(url);
+  return {
+    urls,
+    sasl: saslOf(document),
+    tls: tlsOf(document.tls),
+    clientId: document.clientId ?? null,
+  };
+}
+
+function tlsOf(tls: Tls | undefined): KafkaConfig["tls"] {
+  if (tls === undefined || tls === false) return null;
+  return tls === true ? {} : tls;
+}
+
+function saslOf(document: z.output<typeof configSchema>): KafkaConfig["sasl"] {
+  const { sasl, username, password } = document;
+  if (sasl === undefined) {
+    if (username === undefined && password === undefined) return null;
+    throw invalid([
+      { pointer: "/sasl", detail: `username and password need sasl: ${SASL.join(", ")}` },
+    ]);
+  }
+  const mechanism = SASL.find((name) => name === sasl.toLowerCase());
+  if (mechanism === undefined) {
+    const detail = `${JSON.stringify(sasl)} is not supported: use ${SASL.join(", ")}`;
+    throw invalid([{ pointer: "/sasl", detail }]);
+  }
+  if (username === undefined) throw invalid([{ pointer: "/username", detail: "sasl needs it" }]);
+  if (password === undefined) throw invalid([{ pointer: "/password", detail: "sasl needs it" }]);
+  return { mechanism, username, password };
+}
+
+/** `host:port`, `kafka://host:port` or `host`; IPv6 in brackets. @throws InvalidError */
+export function parseBroker(url: string): BrokerPlace {
+  const match = /^(?:kafka:\/\/)?(?:\[([0-9a-fA-F:]+)\]|([^\s:/[\]@]+))(?::(\d{1,5}))?\/?$/.exec(
+    url.trim(),
+  );
+  const host = match?.[1] ?? match?.[2];
+  const port = Number(match?.[3] ?? PORT_DEFAULT);
+  if (host !== undefined && port > 0 && port < 65_536) return { host, port };
+  const detail = `expected host:port, such as 127.0.0.1:9092, and not ${JSON.stringify(url)}`;
+  throw invalid([{ pointer: "/urls", detail }]);
+}
+
+/** Whether Kafka accepts a topic of this name. */
+export function isTopicName(topic: string): boolean {
+  if (topic === "." || topic === ".." || topic.length > TOPIC_LENGTH_MAX) return false;
+  return /^[A-Za-z0-9._-]+$/.test(topic);
+}
+
+/** Why a name is not a topic's, as a sentence. */
+export function topicNameRefusal(topic: string): string {
+  return `${JSON.stringify(topic)} is not a topic name of Kafka: 1 to ${TOPIC_LENGTH_MAX} of A-Z a-z 0-9 . _ -`;
+}
+
+const createSchema = z.union([
+  z.boolean(),
+  z.strictObject({
+    partitions: z.int().min(1).max(100_000).optional(),
+    replication: z.int().min(1).max(1000).optional(),
+  }),
+]);
+
+const literalTopic = z
+  .string()
+  .refine(isTopicName, { error: (issue) => topicNameRefusal(String(issue.input)) });
+
+const sourceSchema = z.strictObject({
+  topic: literalTopic,
+  group: z.string().min(1).max(255).optional(),
+  create: createSchema.optional(),
+});
+
+const sinkSchema = z.strictObject({
+  topic: z.string().refine((topic) => isTemplate(topic) || isTopicName(topic), {
+    error: (issue) => topicNameRefusal(String(issue.input)),
+  }),
+  partition: z
+    .union([
+      z.int().min(0),
+      z.string().refine(isTemplate, "expected a number or a template such as ${partition}"),
+    ])
+    .optional(),
+  create: createSchema.optional(),
+});
+
+/** Checks an address. `create` is how a place is made, not which one it is: not in its text. */
+export function parseKafkaAddress(
+  input: Readonly<Record<string, unknown>>,
+  end: "source" | "sink",
+): Address {
+  if (end === "source") {
+    const { topic, group, create } = parseDocument(sourceSchema, input);
+    const fields: SourceFields = { topic, group: group ?? null, create: createOf(create) };
+    const text = group === undefined ? `topic ${topic}` : `topic ${topic} group ${group}`;
+    return { text, fields: { ...fields } };
+  }
+  const { topic, partition, create } = parseDocument(sinkSchema, input);
+  const fields: SinkFields = { topic, partition: partition ?? null, create: createOf(create) };
+  const text = partition === undefined ? `topic ${topic}` : `topic ${topic} partition ${partition}`;
+  return { text, fields: { ...fields } };
+}
+
+function createOf(create: z.output<typeof createSchema> | undefined): Create | null {
+  if (create === undefined || create === false) return null;
+  if (create === true) return { partitions: null, replication: null };
+  return { partitions: create.partitions ?? null, replication: create.replication ?? null };
+}
+
+/** The source fields of an address that `parseKafkaAddress` normalized. */
+export function sourceFields(fields: Readonly<Record<string, unknown>>): SourceFields {
+  return parseDocument(normalSource, fields);
+}
+
+/** The sink fields of a normalized address, rendered or not. */
+export function sinkFields(fields: Readonly<Record<string, unknown>>): SinkFields {
+  return parseDocument(normalSink, fields);
+}
+
+const normalCreate = z
+  .object({ partitions: z.number().nullable(), replication: z.number().nullable() })
+  .nullable();
+const normalSource = z.object({
+  topic: z.string(),
+  group: z.string().nullable(),
+  create: normalCreate,
+});
+const normalSink = z.object({
+  topic: z.string(),
+  partition: z.union([z.number(), z.string()]).nullable(),
+  create: normalCreate,
+});

@@ -1,0 +1,17 @@
+/** Waits between attempts: exponential with full jitter, so that many who failed together part. */
+
+/** The bounds of a wait. */
+export interface BackoffBounds {
+  readonly delayMinMs: number;
+  readonly delayMaxMs: number;
+}
+
+/**
+ * The wait before attempt `failures + 1`, milliseconds: random between half and all of
+ * `delayMinMs · 2^(failures − 1)`, at most `delayMaxMs`. `random` answers in [0, 1).
+ */
+export function backoffMs(failures: number, bounds: BackoffBounds, random: () => number): number {
+  const exponent = Math.min(Math.max(failures - 1, 0), 40);
+  const ceiling = Math.min(bounds.delayMaxMs, bounds.delayMinMs * 2 ** exponent);
+  return ceiling / 2 + (ceiling / 2) * random();
+}

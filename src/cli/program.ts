@@ -1,0 +1,103 @@
+/**
+ * The command line's commands, put together. A command's file registers it; what a command needs
+ * beyond that is loaded when it runs, so that help and errors come at once.
+ */
+import { Command, CommanderError } from "commander";
+import manifest from "../../package.json" with { type: "json" };
+import { registerApply } from "./apply.ts";
+import { registerDelete } from "./delete.ts";
+import { registerExport } from "./export.ts";
+import { EXIT_DONE, UsageError } from "./failure.ts";
+import { registerGet } from "./get.ts";
+import { registerPublish } from "./publish.ts";
+import { registerRead } from "./read.ts";
+import { registerTail } from "./tail.ts";
+import { registerToken } from "./token.ts";
+import { registerUnavailable } from "./unavailable.ts";
+
+/** What `isthmus serve` ends with, told by the gateway. */
+export interface Ending {
+  exitCode: number;
+}
+
+/** The whole command line. Parsing it runs a command; it throws and never ends the process. */
+export function makeProgram(ending: Ending): Command {
+  const program = new Command("isthmus")
+    .description(
+      "A gateway that routes messages between a durable log, HTTP, WebSocket, Kafka, AMQP and MQTT.",
+    )
+    .version(manifest.version, "--version", "print the version")
+    .helpCommand("help [command]", "show the help of a command")
+    .configureOutput({ writeErr: () => undefined })
+    .addHelpText(
+      "after",
+      `
+Example:
+  isthmus serve                                  start the gateway
+  isthmus apply -f examples/quickstart.yaml      tell it what to do
+  isthmus tail orders                            watch
+
+Exit codes: 0 done, 1 failed, 2 wrong usage.`,
+    );
+  registerServe(program, ending);
+  for (const register of [
+    registerApply,
+    registerExport,
+    registerGet,
+    registerDelete,
+    registerPublish,
+    registerTail,
+    registerRead,
+    registerToken,
+    registerUnavailable,
+  ]) {
+    register(program);
+  }
+  explainUsage(program);
+  return program;
+}
+
+function registerServe(program: Command, ending: Ending): void {
+  program
+    .command("serve")
+    .summary("start the gateway")
+    .description(
+      "Start the gateway and run it until SIGTERM or Ctrl-C. Each flag is a setting: it wins over " +
+        "its environment variable, and that over isthmus.yaml in the current folder.",
+    )
+    .option("--data <folder>", "data folder (ISTHMUS_DATA, default ./data)")
+    .option("--host <address>", "where to listen (ISTHMUS_HOST, default 127.0.0.1)")
+    .option("--port <port>", "where to listen (ISTHMUS_PORT, default 8420)")
+    .option("--admin-host <address>", "an own listener for administration (ISTHMUS_ADMIN_HOST)")
+    .option("--admin-port <port>", "its port (ISTHMUS_ADMIN_PORT)")
+    .option("--public-url <url>", "the address as seen from outside (ISTHMUS_PUBLIC_URL)")
+    .option("--trust-proxies <cidrs>", "proxies to believe, as CIDRs (ISTHMUS_TRUST_PROXIES)")
+    .option("--tls-cert <file>", "certificate (ISTHMUS_TLS_CERT)")
+    .option("--tls-key <file>", "its key (ISTHMUS_TLS_KEY)")
+    .option("--config <file>", "definitions to apply at start (ISTHMUS_CONFIG)")
+    .addHelpText(
+      "after",
+      `
+Secrets come from the environment alone: DATABASE_URL, ISTHMUS_ADMIN_TOKEN, ISTHMUS_SECRET_KEY.
+
+Example:
+  isthmus serve --data /var/lib/isthmus --port 8420`,
+    )
+    .action(async (flags: Readonly<Record<string, string>>) => {
+      const { serve } = await import("./serve.ts");
+      ending.exitCode = await serve(flags);
+    });
+}
+
+/** Makes every refusal of the parser a UsageError of one line that names the command's help. */
+function explainUsage(command: Command, path = ""): void {
+  const name = `${path}${command.name()}`;
+  command.exitOverride((error: CommanderError) => {
+    if (error.exitCode === EXIT_DONE) throw error;
+    if (error.code === "commander.help")
+      throw new UsageError(`${name} needs a command; see ${name} --help`);
+    const sentence = error.message.replace(/^error: /, "").replaceAll(/\s*\n\s*/g, " ");
+    throw new UsageError(`${sentence}; see ${name} --help`);
+  });
+  for (const own of command.commands) explainUsage(own, `${name} `);
+}

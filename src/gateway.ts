@@ -1,0 +1,330 @@
+/**
+ * The gateway: what is wanted (definitions) and what runs (bridges, sources, routes, hooks), and
+ * the one place where the first becomes the second. A change is validated and stored first, then
+ * applied here, then answered.
+ */
+import type { BridgeModule } from "./bridge.ts";
+import type { Clock } from "./clock.ts";
+import { errorText } from "./errors.ts";
+import type { FileLog } from "./log/files.ts";
+import type { States } from "./log/log.ts";
+import { Retention } from "./log/retention.ts";
+import type { Streams } from "./log/stream.ts";
+import type { Message } from "./message.ts";
+import { BridgeConnection } from "./routing/connection.ts";
+import { deadLetterStream } from "./routing/deadletter.ts";
+import { dedupeFrom, keyFrom } from "./routing/keys.ts";
+import { type Plan, type PlannedSource, planOf } from "./routing/plan.ts";
+import type { RouteEvents } from "./routing/route.ts";
+import { Routes } from "./routing/routes.ts";
+import { SourceRunner } from "./routing/source-runner.ts";
+import type { BridgeStatus, Readiness, RouteStatus, SourceStatus } from "./routing/status.ts";
+import type {
+  Change,
+  ChangeContext,
+  Definition,
+  Definitions,
+  HookDocument,
+  RuleDocument,
+} from "./rules/document.ts";
+import { compileExpression, type Expression } from "./rules/expression.ts";
+import type { Changed, Store } from "./rules/store.ts";
+
+/** A hook as it runs: its document with its expressions compiled. */
+export interface RunningHook {
+  readonly name: string;
+  readonly document: HookDocument;
+  readonly key: Expression | null;
+  readonly dedupe: Expression | null;
+}
+
+/** What the gateway tells, for counters and the operator's log. */
+export interface GatewayEvents {
+  readonly route: (rule: string, target: string) => RouteEvents;
+  readonly onTaken: (source: string, messages: number) => void;
+  readonly onExpressionFailed: (kind: "hook" | "source", name: string) => void;
+  readonly info: (sentence: string) => void;
+  readonly warn: (sentence: string) => void;
+}
+
+/** What a gateway is made from. All of it is owned by the caller. */
+export interface GatewayParts {
+  readonly log: FileLog;
+  readonly streams: Streams;
+  readonly store: Store;
+  readonly modules: ReadonlyMap<string, BridgeModule>;
+  readonly clock: Clock;
+  readonly random: () => number;
+  readonly events: GatewayEvents;
+}
+
+interface RunningSource {
+  readonly planned: PlannedSource;
+  readonly runner: SourceRunner;
+}
+
+interface RunningBridge {
+  /** A changed secret is another revision of an equal document. */
+  readonly revision: number;
+  readonly connection: BridgeConnection;
+}
+
+const NO_BRIDGE: BridgeStatus = { state: "idle", error: null, sinceMs: 0 };
+
+/** A running gateway. Start it once, stop it once. */
+export class Gateway {
+  readonly streams: Streams;
+  readonly states: States;
+  readonly #parts: GatewayParts;
+  readonly #routes: Routes;
+  readonly #retention: Retention;
+  readonly #stop = new AbortController();
+  readonly #bridges = new Map<string, RunningBridge>();
+  readonly #sources = new Map<string, RunningSource>();
+  #hooks: ReadonlyMap<string, RunningHook> = new Map();
+  #applied: Definitions | null = null;
+  #changing: Promise<unknown> = Promise.resolve();
+  #retaining: Promise<void> = Promise.resolve();
+  #fault: string | null = null;
+
+  constructor(parts: GatewayParts) {
+    const { log, streams, modules, clock, random, events, store } = parts;
+    this.#parts = parts;
+    this.streams = streams;
+    this.states = log.states;
+    this.#routes = new Routes({
+      streams,
+      states: log.states,
+      modules,
+      connection: (name) => this.#bridges.get(name)?.connection,
+      revision: (rule, revision) =>
+        store.revision("rules", rule, revision) as Definition<RuleDocument> | null,
+      clock,
+      random,
+      events: events.route,
+    });
+    this.#retention = new Retention(() => log.all(), clock, events.warn);
+  }
+
+  /** Applies the stored definitions and begins. */
+  async start(): Promise<void> {
+    await this.refresh();
+    this.#retaining = this.#retention.run(this.#stop.signal);
+  }
+
+  /** Stops sources, then routes, then bridges; progress is saved. Intake must have ended. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#serialize(async () => {
+      await Promise.all([...this.#sources.values()].map(({ runner }) => runner.stop()));
+      await this.#routes.stopAll();
+      await this.#closeBridges([...this.#bridges.keys()]);
+    });
+    await this.#retaining;
+  }
+
+  hook(name: string): RunningHook | undefined {
+    return this.#hooks.get(name);
+  }
+
+  definitions(): Definitions {
+    return this.#parts.store.current();
+  }
+
+  /**
+   * Validates, stores and applies changes, all or none; resolves once they are in effect in this
+   * process. @throws InvalidError, ConflictError, DatabaseError: nothing has changed.
+   */
+  change(changes: readonly Change[], context: ChangeContext): Promise<Changed> {
+    return this.#serialize(async () => {
+      const result = await this.#parts.store.change(changes, context);
+      await this.#apply();
+      return result;
+    });
+  }
+
+  /** What `change` would answer; changes nothing. Throws as it does. */
+  preview(changes: readonly Change[], context: ChangeContext): Changed {
+    return this.#parts.store.preview(changes, context);
+  }
+
+  /** Applies what another process has stored. */
+  refresh(): Promise<void> {
+    return this.#serialize(() => this.#apply());
+  }
+
+  bridgeStatus(name: string): BridgeStatus {
+    return this.#bridges.get(name)?.connection.status ?? NO_BRIDGE;
+  }
+
+  sourceStatus(name: string): SourceStatus {
+    const running = this.#sources.get(name);
+    if (running !== undefined) return running.runner.status;
+    return { state: "stopped", stream: "", error: null, messages: 0 };
+  }
+
+  /** Names of the sources that run, those that rules imply included. */
+  sourceNames(): readonly string[] {
+    return [...this.#sources.keys()].toSorted();
+  }
+
+  routes(): readonly RouteStatus[] {
+    return this.#routes.statuses();
+  }
+
+  /** Whether traffic may come, with every reason why not. A bridge that is down is none. */
+  readiness(): Readiness {
+    const reasons: { code: string; detail: string }[] = [];
+    if (this.#stop.signal.aborted) reasons.push({ code: "stopping", detail: "it is stopping" });
+    if (this.#applied === null) reasons.push({ code: "starting", detail: "it is starting" });
+    if (this.#fault !== null) reasons.push({ code: "definitions", detail: this.#fault });
+    for (const { stream, partition, from, to, path, byte } of this.#parts.log.corruptions()) {
+      const detail = `${stream}/${partition}: messages ${from} to ${to - 1} are damaged`;
+      reasons.push({ code: "corrupt", detail: `${detail} (${path}, byte ${byte})` });
+    }
+    const health = this.#parts.store.health();
+    if (!health.ok) reasons.push({ code: "database-unavailable", detail: health.reason });
+    return { ready: reasons.length === 0, reasons };
+  }
+
+  #serialize<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#changing.then(work, work);
+    this.#changing = done;
+    return done;
+  }
+
+  async #apply(): Promise<void> {
+    const definitions = this.#parts.store.current();
+    if (this.#applied?.version === definitions.version) return;
+    const plan = planOf(definitions);
+    this.#hooks = compileHooks(definitions);
+    try {
+      this.#defineStreams(definitions);
+      await this.#run(definitions, plan);
+      this.#applied = definitions;
+      this.#fault = null;
+    } catch (error) {
+      // Stored but not in effect: said so by readiness, and tried again at the next change.
+      this.#fault = `version ${definitions.version} is not in effect: ${errorText(error)}`;
+      throw error;
+    }
+  }
+
+  #defineStreams(definitions: Definitions): void {
+    const policies = new Map([...definitions.streams].map(([name, { parsed }]) => [name, parsed]));
+    for (const [name, { partitions }] of policies) {
+      if (this.streams.define(name, partitions)) continue;
+      const held = this.streams.stream(name).partitions.length;
+      this.#parts.events.warn(
+        `stream ${name} holds messages in ${held} partitions: ${partitions} can't take effect`,
+      );
+    }
+    this.#retention.define(
+      new Map([...policies].map(([name, { retention }]) => [name, retention])),
+      (stream, partition) => this.#routes.passed(stream, partition),
+    );
+  }
+
+  async #run(definitions: Definitions, plan: Plan): Promise<void> {
+    const outdated = new Set<string>();
+    for (const [name, { revision }] of this.#bridges) {
+      if (definitions.bridges.get(name)?.revision !== revision) outdated.add(name);
+    }
+    await this.#stopSources(plan, outdated);
+    await this.#routes.stopUsing(outdated);
+    await this.#closeBridges([...outdated]);
+    for (const { name, revision, parsed } of definitions.bridges.values()) {
+      if (this.#bridges.has(name)) continue;
+      const connection = this.#connect(name, parsed.kind, parsed.config);
+      this.#bridges.set(name, { revision, connection });
+    }
+    await this.#routes.reconcile(plan.rules);
+    for (const planned of plan.sources.values()) {
+      if (!this.#sources.has(planned.name)) this.#startSource(planned);
+    }
+  }
+
+  async #stopSources(plan: Plan, outdated: ReadonlySet<string>): Promise<void> {
+    const gone = [...this.#sources].filter(([name, { planned }]) => {
+      const wanted = plan.sources.get(name);
+      return wanted?.identity !== planned.identity || outdated.has(planned.document.from.bridge);
+    });
+    await Promise.all(gone.map(([, { runner }]) => runner.stop()));
+    for (const [name] of gone) this.#sources.delete(name);
+  }
+
+  async #closeBridges(names: readonly string[]): Promise<void> {
+    await Promise.all(
+      names.map(async (name) => {
+        await this.#bridges.get(name)?.connection[Symbol.asyncDispose]();
+        this.#bridges.delete(name);
+      }),
+    );
+  }
+
+  #connect(name: string, kind: string, config: unknown): BridgeConnection {
+    const { modules, store, clock, random, events } = this.#parts;
+    const module = modules.get(kind);
+    if (module === undefined) throw new RangeError(`no module for bridges of kind ${kind}`);
+    return new BridgeConnection({
+      name,
+      module,
+      config,
+      resolve: (text) => store.resolveText(text),
+      clock,
+      random,
+      onChange: ({ state, error }) => {
+        if (state === "down") events.warn(`bridge ${name} is down: ${error ?? "no reason given"}`);
+        else events.info(`bridge ${name} is ${state}`);
+      },
+    });
+  }
+
+  #startSource(planned: PlannedSource): void {
+    const { clock, random, events } = this.#parts;
+    const { name, document } = planned;
+    const connection = this.#bridges.get(document.from.bridge)?.connection;
+    if (connection === undefined) throw new RangeError(`no bridge ${document.from.bridge}`);
+    const key = compileOptional(document.key);
+    const dedupe = compileOptional(document.dedupe);
+    const failed = (): void => events.onExpressionFailed("source", name);
+    const runner = new SourceRunner(document, connection, {
+      name,
+      stream: this.streams.stream(document.stream),
+      dead: this.streams.stream(deadLetterStream(name)),
+      prepare: (message) => {
+        if (key === null && dedupe === null) return { message, dedupeKey: null };
+        return {
+          message: key === null ? message : withKey(message, keyFrom(key, message, failed)),
+          dedupeKey: dedupe === null ? null : dedupeFrom(dedupe, message, { name, failed }),
+        };
+      },
+      onTaken: (messages) => events.onTaken(name, messages),
+      warn: events.warn,
+      clock,
+      random,
+    });
+    this.#sources.set(name, { planned, runner });
+    runner.start();
+  }
+}
+
+function compileHooks(definitions: Definitions): ReadonlyMap<string, RunningHook> {
+  const hooks = new Map<string, RunningHook>();
+  for (const { name, parsed } of definitions.hooks.values()) {
+    const key = compileOptional(parsed.key);
+    const dedupe = compileOptional(parsed.dedupe === false ? null : parsed.dedupe);
+    hooks.set(name, { name, document: parsed, key, dedupe });
+  }
+  return hooks;
+}
+
+/** Compiles an expression over messages that are not in the log yet. */
+function compileOptional(source: string | null): Expression | null {
+  return source === null ? null : compileExpression(source, { stored: false });
+}
+
+function withKey(message: Message, key: Uint8Array | null): Message {
+  const { id, properties, headers, body, timestampMs, origin } = message;
+  return { id, key, properties, headers, body, timestampMs, origin };
+}

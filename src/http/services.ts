@@ -1,0 +1,88 @@
+/**
+ * What the HTTP layer is given: the gateway, tokens, settings, time and telemetry, all of it by
+ * parameter. Structural, so that tests build it from real parts and nothing here knows how a
+ * gateway is made.
+ */
+import type { Clock } from "../clock.ts";
+import type { States } from "../log/log.ts";
+import type { Streams } from "../log/stream.ts";
+import type { BridgeStatus, Readiness, RouteStatus, SourceStatus } from "../routing/status.ts";
+import type { ChangeResult } from "../rules/change.ts";
+import type { Change, ChangeContext, Definitions, HookDocument } from "../rules/document.ts";
+import type { Expression } from "../rules/expression.ts";
+import type { Principal } from "../rules/roles.ts";
+import type { Tokens } from "../rules/tokens.ts";
+import type { Telemetry } from "../telemetry.ts";
+
+/** A hook with its expressions compiled. */
+export interface HookFace {
+  readonly name: string;
+  readonly document: HookDocument;
+  readonly key: Expression | null;
+  readonly dedupe: Expression | null;
+}
+
+/** What a change has led to. */
+export interface ChangedFace {
+  readonly definitions: Definitions;
+  readonly results: readonly ChangeResult[];
+}
+
+/** The gateway, as far as HTTP needs it. */
+export interface GatewayFace {
+  readonly streams: Streams;
+  readonly states: States;
+  /** A look-up in a map: called for each message. */
+  hook(name: string): HookFace | undefined;
+  definitions(): Definitions;
+  /** In effect in this process when it resolves. Throws as `Store.change`. */
+  change(changes: readonly Change[], context: ChangeContext): Promise<ChangedFace>;
+  /** What `change` would answer; changes nothing. */
+  preview(changes: readonly Change[], context: ChangeContext): ChangedFace;
+  bridgeStatus(name: string): BridgeStatus;
+  sourceStatus(name: string): SourceStatus;
+  sourceNames(): readonly string[];
+  routes(): readonly RouteStatus[];
+  readiness(): Readiness;
+}
+
+/** Who callers are. */
+export type TokensFace = Pick<Tokens, "authenticate" | "isStanding" | "list" | "create" | "revoke">;
+
+/** The settings that HTTP reads. Paths and addresses as the operator wrote them. */
+export interface HttpConfig {
+  readonly host: string;
+  readonly port: number;
+  /** With either one set, administration answers on a listener of its own, and only there. */
+  readonly adminHost: string | null;
+  readonly adminPort: number | null;
+  readonly publicUrl: string | null;
+  /** Files of the certificate and its key. */
+  readonly tlsCert: string | null;
+  readonly tlsKey: string | null;
+}
+
+/** Everything the HTTP layer works with. */
+export interface HttpServices {
+  readonly gateway: GatewayFace;
+  readonly tokens: TokensFace;
+  readonly config: HttpConfig;
+  readonly clock: Clock;
+  readonly telemetry: Telemetry;
+  /** A new message's id. */
+  readonly ids: () => string;
+  readonly version: string;
+}
+
+/** What handlers have beside the services. */
+export interface HttpContext extends HttpServices {
+  /** Aborted when the server stops: waits end, streams close. */
+  readonly stopping: AbortSignal;
+  /** Unix milliseconds. */
+  readonly startedAtMs: number;
+}
+
+/** A caller, as administration notes it beside a change. */
+export function callerText(principal: Principal): string {
+  return principal.role === null ? principal.subject : `token:${principal.name}`;
+}

@@ -1,0 +1,177 @@
+/**
+ * Reads a whole stream from a cursor on: all partitions, in order within each, and after each
+ * message the cursor that stands behind it. What clients pull (HTTP, events, socket) reads here.
+ */
+import { GapError, type GapReason } from "../errors.ts";
+import type { StoredMessage } from "../message.ts";
+import { type Cursor, type CursorPlace, encodeCursor, shortEpoch } from "./cursor.ts";
+import type { Batch, Offset, Partition } from "./log.ts";
+import type { Stream } from "./stream.ts";
+
+/** Messages that are gone, told instead of silence. */
+export interface Gap {
+  readonly partition: number;
+  readonly from: Offset;
+  readonly to: Offset;
+  readonly reason: GapReason;
+}
+
+/** Messages of one partition, and what was missing before them. */
+export interface StreamBatch {
+  readonly messages: readonly StoredMessage[];
+  /** Where `messages` belongs. */
+  readonly partition: number;
+  readonly gaps: readonly Gap[];
+}
+
+/** A position in a stream that moves as it is read. One caller at a time. */
+export class StreamReader {
+  readonly #stream: Stream;
+  readonly #places: CursorPlace[];
+  readonly #only: number | null;
+  readonly #pendingGaps: Gap[] = [];
+  #turn = 0;
+
+  /** `only` reads one partition. A cursor of another epoch begins at the oldest, with a gap. */
+  constructor(stream: Stream, cursor: Cursor, only: number | null = null) {
+    this.#stream = stream;
+    this.#only = only;
+    this.#places = stream.partitions.map((partition, index) =>
+      this.#placeOf(partition, index, cursor[index]),
+    );
+  }
+
+  /** Where it stands: behind everything returned so far. */
+  get cursor(): Cursor {
+    return this.#places.map((place) => ({ ...place }));
+  }
+
+  /** The cursor behind one message of the batch that was returned last. */
+  cursorAfter(message: StoredMessage): string {
+    const places = this.#places.slice();
+    const place = places[message.partition];
+    if (place !== undefined) {
+      places[message.partition] = { epoch: place.epoch, offset: message.offset + 1 };
+    }
+    return encodeCursor(places);
+  }
+
+  /** Whether nothing is there to be read now. */
+  get atEnd(): boolean {
+    return this.#indexes().every((index) => this.#available(index) <= 0);
+  }
+
+  /**
+   * The next messages, of one partition; waits when there are none, unless `wait` is false. Null
+   * when aborted, or at the end without waiting. Partitions take turns.
+   */
+  async next(options: {
+    messagesMax: number;
+    bytesMax?: number;
+    wait: boolean;
+    signal: AbortSignal;
+  }): Promise<StreamBatch | null> {
+    for (;;) {
+      if (options.signal.aborted) return null;
+      const index = this.#nextIndex();
+      if (index !== null) return await this.#take(index, options);
+      if (this.#pendingGaps.length > 0) {
+        return { messages: [], partition: 0, gaps: this.#pendingGaps.splice(0) };
+      }
+      if (!options.wait) return null;
+      await this.#waitForAny(options.signal);
+    }
+  }
+
+  async #take(
+    index: number,
+    options: { messagesMax: number; bytesMax?: number; signal: AbortSignal },
+  ): Promise<StreamBatch | null> {
+    const partition = this.#partition(index);
+    const gaps = this.#pendingGaps.splice(0);
+    const { messagesMax, bytesMax, signal } = options;
+    const limits =
+      bytesMax === undefined ? { messagesMax, signal } : { messagesMax, bytesMax, signal };
+    for (;;) {
+      try {
+        const batch: Batch | null = await partition.read(this.#offset(index), limits);
+        if (batch === null) return null;
+        this.#move(index, batch.next);
+        return { messages: batch.messages, partition: index, gaps };
+      } catch (error) {
+        if (!(error instanceof GapError)) throw error;
+        gaps.push({ partition: index, from: error.from, to: error.to, reason: error.reason });
+        this.#move(index, error.to);
+        if (this.#available(index) <= 0) return { messages: [], partition: index, gaps };
+      }
+    }
+  }
+
+  #placeOf(partition: Partition, index: number, place: CursorPlace | undefined): CursorPlace {
+    const epoch = shortEpoch(partition.epoch);
+    if (place === undefined) return { epoch, offset: partition.offsetStart };
+    const past = place.offset > partition.offsetEnd;
+    if ((place.epoch === epoch && !past) || place.offset === 0) {
+      return { epoch, offset: place.offset };
+    }
+    const to = partition.offsetStart;
+    if (this.#only === null || this.#only === index) {
+      this.#pendingGaps.push({ partition: index, from: place.offset, to, reason: "epoch" });
+    }
+    return { epoch, offset: to };
+  }
+
+  #indexes(): number[] {
+    return this.#only === null ? [...this.#stream.partitions.keys()] : [this.#only];
+  }
+
+  #partition(index: number): Partition {
+    const partition = this.#stream.partitions[index];
+    if (partition === undefined) throw new RangeError(`no partition ${index}`);
+    return partition;
+  }
+
+  #offset(index: number): Offset {
+    return this.#places[index]?.offset ?? 0;
+  }
+
+  #move(index: number, offset: Offset): void {
+    const place = this.#places[index];
+    if (place !== undefined) this.#places[index] = { epoch: place.epoch, offset };
+  }
+
+  #available(index: number): number {
+    return this.#partition(index).offsetEnd - this.#offset(index);
+  }
+
+  #nextIndex(): number | null {
+    const indexes = this.#indexes();
+    for (let step = 0; step < indexes.length; step++) {
+      const index = indexes[(this.#turn + step) % indexes.length];
+      if (index === undefined || this.#available(index) <= 0) continue;
+      this.#turn = (this.#turn + step + 1) % indexes.length;
+      return index;
+    }
+    return null;
+  }
+
+  /** Returns once some partition has something, or the signal aborts. */
+  async #waitForAny(signal: AbortSignal): Promise<void> {
+    const round = new AbortController();
+    const both = AbortSignal.any([signal, round.signal]);
+    const waits = this.#indexes().map(async (index) => {
+      try {
+        await this.#partition(index).read(this.#offset(index), { messagesMax: 1, signal: both });
+      } catch (error) {
+        // A gap is something to be told of: the next read meets it again and reports it.
+        if (!(error instanceof GapError)) throw error;
+      }
+    });
+    try {
+      await Promise.race(waits);
+    } finally {
+      round.abort();
+      await Promise.allSettled(waits);
+    }
+  }
+}

@@ -1,0 +1,144 @@
+/**
+ * Keeps one bridge connected for as long as somebody uses it: connects, notices a loss, connects
+ * again with backoff. Sources and routes wait here while it is down; nothing else waits for them.
+ */
+import { backoffMs } from "../backoff.ts";
+import type { Bridge, BridgeModule } from "../bridge.ts";
+import type { Clock } from "../clock.ts";
+import { DisconnectedError, errorText } from "../errors.ts";
+import { connectTimeoutMs, reconnectDelayMaxMs, reconnectDelayMinMs } from "../limits.ts";
+import type { BridgeStatus } from "./status.ts";
+
+/** What a connection is made from. */
+export interface ConnectionParts {
+  readonly name: string;
+  readonly module: BridgeModule;
+  readonly config: unknown;
+  /** Resolves references in the configuration's texts when they are used. */
+  readonly resolve: (text: string) => Promise<string>;
+  readonly clock: Clock;
+  readonly random: () => number;
+  /** Told of each change, for the log. */
+  readonly onChange: (status: BridgeStatus) => void;
+}
+
+/** A bridge that is connected when it is needed. */
+export class BridgeConnection implements AsyncDisposable {
+  readonly module: BridgeModule;
+  readonly #parts: ConnectionParts;
+  readonly #closing = new AbortController();
+  readonly #waiters = new Set<() => void>();
+  #bridge: Bridge | null = null;
+  #running: Promise<void> | null = null;
+  #status: BridgeStatus;
+
+  constructor(parts: ConnectionParts) {
+    this.#parts = parts;
+    this.module = parts.module;
+    this.#status = { state: "idle", error: null, sinceMs: parts.clock.nowMs() };
+  }
+
+  get status(): BridgeStatus {
+    return this.#status;
+  }
+
+  /** The live bridge; waits for it as long as it takes. Null when aborted or closed. */
+  async acquire(signal: AbortSignal): Promise<Bridge | null> {
+    this.#running ??= this.#keepConnected();
+    while (this.#bridge === null) {
+      if (signal.aborted || this.#closing.signal.aborted) return null;
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#waiters.add(resolve);
+      const onAbort = (): void => resolve();
+      signal.addEventListener("abort", onAbort, { once: true });
+      await promise;
+      signal.removeEventListener("abort", onAbort);
+      this.#waiters.delete(resolve);
+    }
+    return signal.aborted ? null : this.#bridge;
+  }
+
+  /** Closes the bridge and ends every wait. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closing.abort();
+    this.#wake();
+    await this.#running;
+  }
+
+  async #keepConnected(): Promise<void> {
+    const { clock, random } = this.#parts;
+    const { signal } = this.#closing;
+    let failures = 0;
+    while (!signal.aborted) {
+      try {
+        if (failures === 0) this.#become("connecting", null);
+        const bridge = await this.#connect();
+        failures = 0;
+        await this.#stayWith(bridge);
+      } catch (error) {
+        this.#become("down", errorText(error));
+      }
+      failures++;
+      const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
+      if (!signal.aborted) await clock.sleep(backoffMs(failures, bounds, random), signal);
+    }
+  }
+
+  async #connect(): Promise<Bridge> {
+    const { module, config, name, resolve, clock } = this.#parts;
+    const attempt = new AbortController();
+    const signal = AbortSignal.any([attempt.signal, this.#closing.signal]);
+    const connecting = module.connect(config, { name, resolve, signal });
+    const answered = new AbortController();
+    const timeout = clock.sleep(connectTimeoutMs, answered.signal).then(() => null);
+    try {
+      const bridge = await Promise.race([connecting, timeout]);
+      if (bridge !== null) return bridge;
+      attempt.abort();
+      connecting.then(disposeLate, ignoreLate);
+      throw new DisconnectedError(`no answer within ${connectTimeoutMs / 1000} s`);
+    } finally {
+      answered.abort();
+    }
+  }
+
+  /** Returns once the bridge is lost or this is closed; the bridge is disposed then. */
+  async #stayWith(bridge: Bridge): Promise<void> {
+    const { signal } = this.#closing;
+    this.#bridge = bridge;
+    this.#become("connected", null);
+    this.#wake();
+    const { promise: closing, resolve } = Promise.withResolvers<null>();
+    const onAbort = (): void => resolve(null);
+    signal.addEventListener("abort", onAbort, { once: true });
+    if (signal.aborted) onAbort();
+    const reason = await Promise.race([bridge.closed, closing]);
+    signal.removeEventListener("abort", onAbort);
+    this.#bridge = null;
+    if (!signal.aborted) {
+      this.#become("down", reason === null ? "the connection was closed" : errorText(reason));
+    }
+    await bridge[Symbol.asyncDispose]();
+  }
+
+  #become(state: BridgeStatus["state"], error: string | null): void {
+    const before = this.#status;
+    if (before.state === state && before.error === error) return;
+    const sinceMs = before.state === state ? before.sinceMs : this.#parts.clock.nowMs();
+    this.#status = { state, error, sinceMs };
+    this.#parts.onChange(this.#status);
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiters) resolve();
+    this.#waiters.clear();
+  }
+}
+
+/** A connection that came after its time was over. */
+async function disposeLate(bridge: Bridge): Promise<void> {
+  await bridge[Symbol.asyncDispose]();
+}
+
+/** The attempt was given up and reported already. */
+function ignoreLate(): void {}

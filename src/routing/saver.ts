@@ -1,0 +1,52 @@
+/** Saves one state record as often as it changes, but one save at a time. */
+import { errorText } from "../errors.ts";
+import type { States } from "../log/log.ts";
+
+/** What is saved, where, and who is told of a failure. */
+export interface SaverParts {
+  readonly states: States;
+  readonly key: string;
+  readonly encode: () => Uint8Array;
+  readonly warn: (sentence: string) => void;
+}
+
+/** Keeps a record up to date on disk. */
+export class Saver {
+  readonly #parts: SaverParts;
+  #saving: Promise<void> | null = null;
+  #isDirty = false;
+
+  constructor(parts: SaverParts) {
+    this.#parts = parts;
+  }
+
+  /** Saves soon; changes made meanwhile go with it or with the next one. */
+  soon(): void {
+    this.#isDirty = true;
+    this.#saving ??= this.#saveWhileDirty();
+  }
+
+  /** Resolves when the record as it is now is on disk. @throws StorageError it is not. */
+  now(): Promise<void> {
+    const { states, key, encode } = this.#parts;
+    return states.save([[key, encode()]]);
+  }
+
+  /** Resolves when nothing is being saved any more. */
+  async idle(): Promise<void> {
+    await this.#saving;
+  }
+
+  async #saveWhileDirty(): Promise<void> {
+    while (this.#isDirty) {
+      this.#isDirty = false;
+      try {
+        await this.now();
+      } catch (error) {
+        // Not saved means sent again after a crash, never lost: deliveries go on.
+        this.#parts.warn(`the progress of ${this.#parts.key}: ${errorText(error)}`);
+      }
+    }
+    this.#saving = null;
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * Keeps one source running: opens it on its bridge, takes messages in, opens it anew after a loss.
+ */
+import { backoffMs } from "../backoff.ts";
+import type { Source } from "../bridge.ts";
+import { errorText } from "../errors.ts";
+import { reconnectDelayMaxMs, reconnectDelayMinMs, unsettledBytesMax } from "../limits.ts";
+import type { SourceDocument } from "../rules/document.ts";
+import type { BridgeConnection } from "./connection.ts";
+import { type Intake, ingest } from "./ingest.ts";
+import type { SourceStatus } from "./status.ts";
+
+/** A source as it runs. Start it once, stop it once. */
+export class SourceRunner {
+  readonly #document: SourceDocument;
+  readonly #connection: BridgeConnection;
+  readonly #intake: Intake;
+  readonly #stop = new AbortController();
+  #loop: Promise<void> = Promise.resolve();
+  #state: SourceStatus["state"] = "waiting";
+  #error: string | null = null;
+  #messages = 0;
+
+  constructor(document: SourceDocument, connection: BridgeConnection, intake: Intake) {
+    this.#document = document;
+    this.#connection = connection;
+    this.#intake = {
+      ...intake,
+      onTaken: (messages) => {
+        this.#messages += messages;
+        intake.onTaken(messages);
+      },
+    };
+  }
+
+  get status(): SourceStatus {
+    const { status } = this.#connection;
+    return {
+      state: this.#state,
+      stream: this.#document.stream,
+      error: this.#error ?? status.error,
+      messages: this.#messages,
+    };
+  }
+
+  start(): void {
+    this.#loop = this.#run();
+  }
+
+  /** Ends it; what was not acked is given back by the broker. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#loop;
+    this.#state = "stopped";
+  }
+
+  async #run(): Promise<void> {
+    const { signal } = this.#stop;
+    const { clock, random } = this.#intake;
+    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
+    let failures = 0;
+    while (!signal.aborted) {
+      try {
+        const source = await this.#open();
+        if (source === null) return;
+        this.#state = "running";
+        this.#error = null;
+        const before = this.#messages;
+        try {
+          await ingest(source, this.#intake, signal);
+        } finally {
+          await source[Symbol.asyncDispose]();
+        }
+        if (this.#messages > before) failures = 0;
+      } catch (error) {
+        this.#error = errorText(error);
+      }
+      this.#state = "waiting";
+      failures++;
+      if (!signal.aborted) await clock.sleep(backoffMs(failures, bounds, random), signal);
+    }
+  }
+
+  async #open(): Promise<Source | null> {
+    const bridge = await this.#connection.acquire(this.#stop.signal);
+    if (bridge === null) return null;
+    const { text, fields } = this.#document.from;
+    const { name } = this.#intake;
+    const { start } = this.#document;
+    return bridge.source({ text, fields }, { name, start, unsettledBytesMax });
+  }
+}

@@ -1,0 +1,165 @@
+/**
+ * Definitions: the documents that say what the gateway does, as `apply` and the API take them.
+ * Two forms: the bare document as its author wrote it (stored, shown, exported, secrets replaced
+ * by references) and the parsed one below, with every default filled in (run).
+ */
+
+/** The kinds of definitions, in the order in which they depend on one another. */
+export const KINDS = ["bridges", "streams", "sources", "hooks", "rules", "access"] as const;
+export type Kind = (typeof KINDS)[number];
+
+/** A JSON value, as a document holds it. */
+export type Json =
+  | null
+  | boolean
+  | number
+  | string
+  | readonly Json[]
+  | { readonly [name: string]: Json };
+export type JsonObject = { readonly [name: string]: Json };
+
+/** One definition: its bare document, its parsed form, and which change made it. */
+export interface Definition<Parsed = unknown> {
+  readonly kind: Kind;
+  readonly name: string;
+  /** Grows with each accepted change of this definition, from 1. */
+  readonly revision: number;
+  readonly project: string | null;
+  /** As written; a secret's text is replaced by `${secret:KIND.NAME.PATH}`. */
+  readonly document: JsonObject;
+  readonly parsed: Parsed;
+}
+
+/** The whole accepted set. Immutable: a change makes another one with a greater version. */
+export interface Definitions {
+  readonly version: number;
+  readonly bridges: ReadonlyMap<string, Definition<BridgeDocument>>;
+  readonly streams: ReadonlyMap<string, Definition<StreamDocument>>;
+  readonly sources: ReadonlyMap<string, Definition<SourceDocument>>;
+  readonly hooks: ReadonlyMap<string, Definition<HookDocument>>;
+  readonly rules: ReadonlyMap<string, Definition<RuleDocument>>;
+  readonly access: ReadonlyMap<string, Definition<AccessDocument>>;
+}
+
+/** `earliest`, `latest` or a time. */
+export type Start = "earliest" | "latest" | { readonly timestampMs: number };
+
+export interface BridgeDocument {
+  /** The module's kind, aliases resolved. */
+  readonly kind: string;
+  /** What the module's `parseConfig` made of the rest; references are still unresolved. */
+  readonly config: unknown;
+}
+
+export interface StreamDocument {
+  readonly partitions: number;
+  readonly retention: Retention;
+  /** Whether sealed segments keep lists of keys. */
+  readonly indexKey: boolean;
+}
+
+/** A bound that is null does not apply. With none of them named: 7 days and 10 GiB. */
+export interface Retention {
+  readonly ageMs: number | null;
+  readonly bytes: number | null;
+  readonly messages: number | null;
+  /** Kept until every enabled rule of the stream has passed it, and `keepMs` longer. */
+  readonly afterRouted: boolean;
+  readonly keepMs: number;
+  readonly whenFull: "block" | "dropOldest";
+}
+
+/** A place in an outside system, as a document names it: the bridge, and the rest of the fields. */
+export interface BridgeAddress {
+  readonly bridge: string;
+  /** The bridge's kind, aliases resolved: which module knows the fields. */
+  readonly kind: string;
+  /** The fields beside `bridge`, as the module's `parseAddress` normalized them. */
+  readonly fields: Readonly<Record<string, unknown>>;
+  /** The address as text: its identity. */
+  readonly text: string;
+}
+
+export interface SourceDocument {
+  readonly from: BridgeAddress;
+  readonly stream: string;
+  /** CEL, or null. */
+  readonly key: string | null;
+  readonly dedupe: string | null;
+  readonly start: Start;
+}
+
+export interface HookDocument {
+  readonly stream: string;
+  readonly key: string | null;
+  /** CEL; null when none was given; false when turned off. */
+  readonly dedupe: string | null | false;
+  /** How the sender is verified; null is an open hook. */
+  readonly verify: JsonObject | null;
+}
+
+export interface RetryDocument {
+  /** How long an outage is waited out before the message is given up; null: for ever. */
+  readonly maxAgeMs: number | null;
+  /** How many refusals of one message before it is given up. */
+  readonly attempts: number;
+  readonly delayMinMs: number;
+  readonly delayMaxMs: number;
+}
+
+/** The change that a rule makes. Texts hold `${CEL}`; an absent member leaves its part as it is. */
+export interface SetDocument {
+  readonly key?: Json;
+  readonly headers?: Readonly<Record<string, Json>>;
+  readonly body?: Json;
+  readonly properties?: Readonly<Record<string, Json>>;
+}
+
+export interface TargetDocument {
+  /** The route's identity within its rule: given, or the bridge and address as written. */
+  readonly name: string;
+  /** A stream's name may hold `${CEL}`, as every text of an address. */
+  readonly to: BridgeAddress | { readonly stream: string };
+  readonly retry: RetryDocument;
+}
+
+export interface RuleDocument {
+  /** A stream's name, or a source's address (a source of its own, shared by equal addresses). */
+  readonly from: { readonly stream: string } | BridgeAddress;
+  readonly where: string | null;
+  readonly start: Start;
+  readonly order: "partition" | "key" | "none";
+  readonly set: SetDocument;
+  readonly to: readonly TargetDocument[];
+  readonly onFailure: "dead-letter" | "block" | "park";
+  readonly enabled: boolean;
+}
+
+/** Which streams (patterns with `*`) and which of their keys a client may read or write. */
+export interface Grant {
+  readonly stream: string;
+  /** A literal key, or `claims.NAME` of the caller's token; null: any key. */
+  readonly key: string | null;
+}
+
+export interface AccessDocument {
+  readonly read: readonly Grant[];
+  readonly write: readonly Grant[];
+  readonly jwt: JsonObject | null;
+}
+
+/** One wanted change; `document: null` deletes. */
+export interface Change {
+  readonly kind: Kind;
+  readonly name: string;
+  readonly document: JsonObject | null;
+  /** The change happens only when the definition stands at this revision (0: not there). */
+  readonly ifRevision?: number;
+}
+
+/** Who asks for changes, for the record. */
+export interface ChangeContext {
+  readonly by: string;
+  readonly project?: string | null;
+  readonly why?: string | null;
+}

@@ -1,0 +1,306 @@
+/**
+ * What operators see: one logger and one registry of metrics. What happens for each message is a
+ * plain number here and becomes a metric only when somebody asks; times are taken once for each
+ * commit group. Labels are names from definitions, never ids, addresses or anything a sender chose.
+ */
+import pino, { type Logger } from "pino";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { RouteStatus } from "./routing/status.ts";
+
+/** How telemetry is set up. */
+export interface TelemetryOptions {
+  /** The least level that is written. */
+  readonly level: "debug" | "info" | "warn" | "error" | "silent";
+  /** Where log lines go; standard output when absent. */
+  readonly write?: (line: string) => void;
+  /** Metrics of the process itself (memory, CPU, event loop). */
+  readonly process?: boolean;
+}
+
+/** What one way in has answered, by status or outcome. */
+export class IntakeCounts {
+  readonly codes = new Map<string, number>();
+  /** The usual answer, counted without a look-up. */
+  accepted = 0;
+
+  /** Counts another answer than the usual one. */
+  count(code: string): void {
+    this.codes.set(code, (this.codes.get(code) ?? 0) + 1);
+  }
+}
+
+/** What one rule's target has done. */
+export interface RouteTally {
+  readonly finished: Record<"delivered" | "filtered" | "failed" | "deadLettered", number>;
+  retries: number;
+  gaps: number;
+}
+
+/** What the metrics ask for when they are read. */
+export interface MetricSources {
+  readonly routes: () => readonly RouteStatus[];
+  readonly definitionsVersion: () => number;
+  readonly logBytes: () => number;
+}
+
+/** Upper bounds of the buckets for a sync and an ack. Seconds. */
+const DISK_BUCKETS = [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5];
+
+/** The telemetry of one process. */
+export class Telemetry {
+  readonly logger: Logger;
+  readonly registry = new Registry();
+  readonly #intakes = new Map<string, IntakeCounts>();
+  readonly #routes = new Map<string, { rule: string; target: string; tally: RouteTally }>();
+  readonly #failedExpressions = new Map<string, { kind: string; name: string; count: number }>();
+  readonly #syncSeconds: Histogram;
+  readonly #ackSeconds: Histogram;
+  readonly #appended: { messages: number; bytes: number } = { messages: 0, bytes: 0 };
+  #sources: MetricSources | null = null;
+  #lastAcked: Promise<void> | null = null;
+  #storageFailure: string | null = null;
+  /** Open sockets, and messages sent over them. */
+  socketClients = 0;
+  socketMessages = 0;
+
+  constructor(options: TelemetryOptions) {
+    const { write } = options;
+    const settings = {
+      level: options.level,
+      base: null,
+      timestamp: pino.stdTimeFunctions.isoTime,
+    };
+    this.logger = write === undefined ? pino(settings) : pino(settings, { write });
+    const registers = [this.registry];
+    this.#syncSeconds = new Histogram({
+      name: "isthmus_log_sync_seconds",
+      help: "Time of one sync of the log, for each commit group",
+      buckets: DISK_BUCKETS,
+      registers,
+    });
+    this.#ackSeconds = new Histogram({
+      name: "isthmus_ack_seconds",
+      help: "Time from the first append of a commit group over HTTP to its being on disk",
+      buckets: DISK_BUCKETS,
+      registers,
+    });
+    this.#registerIntake();
+    this.#registerLog();
+    this.#registerRoutes();
+    this.#registerSockets();
+    if (options.process === true) collectDefaultMetrics({ register: this.registry });
+  }
+
+  /** Says where the gauges of what runs come from. Once, when the gateway has been made. */
+  attach(sources: MetricSources): void {
+    this.#sources = sources;
+  }
+
+  /** The counts of one way in, such as `hook/orders` or `publish`. Keep the result. */
+  intake(source: string): IntakeCounts {
+    let counts = this.#intakes.get(source);
+    if (counts === undefined) {
+      counts = new IntakeCounts();
+      this.#intakes.set(source, counts);
+    }
+    return counts;
+  }
+
+  /** The counts of one rule's target, all partitions together. Keep the result. */
+  route(rule: string, target: string): RouteTally {
+    const key = `${rule}\n${target}`;
+    const known = this.#routes.get(key);
+    if (known !== undefined) return known.tally;
+    const finished = { delivered: 0, filtered: 0, failed: 0, deadLettered: 0 };
+    const tally: RouteTally = { finished, retries: 0, gaps: 0 };
+    this.#routes.set(key, { rule, target, tally });
+    return tally;
+  }
+
+  /** Counts a `key`, `dedupe` or `where` that failed on a message. */
+  expressionFailed(kind: "hook" | "source", name: string): void {
+    const key = `${kind}\n${name}`;
+    const entry = this.#failedExpressions.get(key) ?? { kind, name, count: 0 };
+    entry.count++;
+    this.#failedExpressions.set(key, entry);
+  }
+
+  /** Notes a commit of the log. */
+  committed(commit: {
+    readonly syncMs: number;
+    readonly messages: number;
+    readonly bytes: number;
+  }): void {
+    this.#syncSeconds.observe(commit.syncMs / 1000);
+    this.#storageFailure = null;
+    this.#appended.messages += commit.messages;
+    this.#appended.bytes += commit.bytes;
+  }
+
+  /** Logs that the log could not be used: once for each failure, until a commit works again. */
+  storageFailed(sentence: string): void {
+    if (this.#storageFailure === sentence) return;
+    this.#storageFailure = sentence;
+    this.logger.error(sentence);
+  }
+
+  /** Whether this is the first one seen of its commit group: only that one's time is taken. */
+  isFirstOfGroup(durable: Promise<void>): boolean {
+    if (this.#lastAcked === durable) return false;
+    this.#lastAcked = durable;
+    return true;
+  }
+
+  /** Notes how long an append waited for the disk. */
+  acked(waitedMs: number): void {
+    this.#ackSeconds.observe(waitedMs / 1000);
+  }
+
+  /** All metrics in the text format of Prometheus. */
+  async metrics(): Promise<{ readonly text: string; readonly contentType: string }> {
+    return { text: await this.registry.metrics(), contentType: this.registry.contentType };
+  }
+
+  /** A counter whose values are asked for when the metrics are read. */
+  #counter(name: string, help: string, read: (add: Add) => void, labelNames: string[] = []): void {
+    const metric: Counter = new Counter({
+      name,
+      help,
+      labelNames,
+      registers: [],
+      collect: () => {
+        metric.reset();
+        read((labels, value) => metric.inc(labels, value));
+      },
+    });
+    this.registry.registerMetric(metric);
+  }
+
+  /** A gauge of the same kind; values of equal labels add up. */
+  #gauge(name: string, help: string, read: (add: Add) => void, labelNames: string[] = []): void {
+    const metric: Gauge = new Gauge({
+      name,
+      help,
+      labelNames,
+      registers: [],
+      collect: () => {
+        metric.reset();
+        read((labels, value) => metric.inc(labels, value));
+      },
+    });
+    this.registry.registerMetric(metric);
+  }
+
+  #registerIntake(): void {
+    const read = (add: Add): void => {
+      for (const [source, { accepted, codes }] of this.#intakes) {
+        add({ source, code: "accepted" }, accepted);
+        for (const [code, count] of codes) add({ source, code }, count);
+      }
+    };
+    const help = "Messages taken in, and calls refused, by way in and answer";
+    this.#counter("isthmus_ingest_total", help, read, ["source", "code"]);
+    this.#counter(
+      "isthmus_expression_failures_total",
+      "Expressions of hooks and sources that failed on a message",
+      (add) => {
+        for (const { kind, name, count } of this.#failedExpressions.values()) {
+          add({ kind, name }, count);
+        }
+      },
+      ["kind", "name"],
+    );
+  }
+
+  #registerLog(): void {
+    const appended = this.#appended;
+    this.#counter(
+      "isthmus_log_appended_messages_total",
+      "Messages made durable, the gateway's own included",
+      (add) => add({}, appended.messages),
+    );
+    this.#counter("isthmus_log_appended_bytes_total", "Bytes made durable", (add) =>
+      add({}, appended.bytes),
+    );
+    this.#gauge("isthmus_log_bytes", "Bytes that the log holds on disk", (add) =>
+      add({}, this.#sources?.logBytes() ?? 0),
+    );
+    this.#gauge("isthmus_rules_version", "Version of the definitions in effect", (add) =>
+      add({}, this.#sources?.definitionsVersion() ?? 0),
+    );
+  }
+
+  #registerRoutes(): void {
+    const labelNames = ["rule", "target"];
+    const statuses = (): readonly RouteStatus[] => this.#sources?.routes() ?? [];
+    this.#gauge(
+      "isthmus_route_lag_messages",
+      "Messages that a route has not finished, all partitions",
+      (add) => {
+        for (const { rule, target, offset, end } of statuses()) {
+          add({ rule, target }, Math.max(0, end - offset));
+        }
+      },
+      labelNames,
+    );
+    this.#gauge(
+      "isthmus_route_lag_seconds",
+      "Age of the oldest message that a route has not finished, worst partition",
+      (add) => {
+        for (const [labels, lagMs] of worstLags(statuses())) add(labels, lagMs / 1000);
+      },
+      labelNames,
+    );
+    this.#counter(
+      "isthmus_route_messages_total",
+      "Messages that a route has decided on, by outcome",
+      (add) => {
+        for (const { rule, target, tally } of this.#routes.values()) {
+          for (const [outcome, count] of Object.entries(tally.finished)) {
+            add({ rule, target, outcome }, count);
+          }
+        }
+      },
+      [...labelNames, "outcome"],
+    );
+    for (const [name, help, count] of ROUTE_COUNTERS) {
+      const read = (add: Add): void => {
+        for (const { rule, target, tally } of this.#routes.values()) {
+          add({ rule, target }, count(tally));
+        }
+      };
+      this.#counter(name, help, read, labelNames);
+    }
+  }
+
+  #registerSockets(): void {
+    this.#gauge("isthmus_ws_clients", "Open sockets", (add) => add({}, this.socketClients));
+    this.#counter("isthmus_ws_messages_total", "Messages sent over sockets", (add) =>
+      add({}, this.socketMessages),
+    );
+  }
+}
+
+type Add = (labels: Record<string, string>, value: number) => void;
+
+const ROUTE_COUNTERS: readonly (readonly [string, string, (tally: RouteTally) => number])[] = [
+  ["isthmus_route_retries_total", "Times that a route tried again", (tally) => tally.retries],
+  ["isthmus_route_gaps_total", "Gaps that a route met in its stream", (tally) => tally.gaps],
+  [
+    "isthmus_dlq_total",
+    "Messages put in dead-letter streams",
+    (tally) => tally.finished.deadLettered,
+  ],
+];
+
+type RouteLabels = { readonly rule: string; readonly target: string };
+
+function worstLags(routes: readonly RouteStatus[]): Iterable<[RouteLabels, number]> {
+  const worst = new Map<string, [RouteLabels, number]>();
+  for (const { rule, target, lagMs } of routes) {
+    const key = `${rule}\n${target}`;
+    const known = worst.get(key);
+    if (known === undefined || known[1] < lagMs) worst.set(key, [{ rule, target }, lagMs]);
+  }
+  return worst.values();
+}

@@ -1,0 +1,173 @@
+/**
+ * Kafka for tests: one node that is broker and controller, run by Java from the jars of Maven
+ * Central. The jars are kept in the user's cache, so a fresh clone does not fetch them again.
+ */
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { freePort } from "../temporary.ts";
+import type { Recipe } from "./local.ts";
+import { findProgram } from "./programs.ts";
+import { runToEnd } from "./process.ts";
+
+const kafkaVersion = "4.4.0";
+/** The version of log4j-core that this Kafka brings; it needs a binding to write to. */
+const log4jVersion = "2.25.5";
+
+const javaFlags = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+
+/** The broker, its files in the folder. */
+export async function kafkaRecipe(folder: string): Promise<Recipe> {
+  const jars = await kafkaJars();
+  const [port, controllerPort] = [await freePort(), await freePort()];
+  const config = join(folder, "server.properties");
+  const logging = join(folder, "log4j2.properties");
+  await writeFile(config, properties({ port, controllerPort, data: join(folder, "data") }));
+  await writeFile(logging, loggingProperties);
+  const java: [string, ...string[]] = [
+    findProgram("java"),
+    ...javaFlags,
+    `-Dlog4j2.configurationFile=${logging}`,
+    "-cp",
+    join(jars, "*"),
+  ];
+  const cluster = randomBytes(16).toString("base64url");
+  await runToEnd({
+    name: "Kafka's storage tool",
+    command: [...java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", config],
+    cwd: folder,
+  });
+  return {
+    name: "Kafka",
+    url: `127.0.0.1:${port}`,
+    folder,
+    endSignal: "SIGKILL",
+    steps: [
+      {
+        process: { name: "Kafka", command: [...java, "kafka.Kafka", config], cwd: folder },
+        ready: { port, request: metadataRequest(), judge: hasBroker },
+      },
+    ],
+  };
+}
+
+function properties(at: { port: number; controllerPort: number; data: string }): string {
+  const settings = {
+    "process.roles": "broker,controller",
+    "node.id": 1,
+    "controller.quorum.voters": `1@127.0.0.1:${at.controllerPort}`,
+    listeners: `PLAINTEXT://127.0.0.1:${at.port},CONTROLLER://127.0.0.1:${at.controllerPort}`,
+    "advertised.listeners": `PLAINTEXT://127.0.0.1:${at.port}`,
+    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+    "inter.broker.listener.name": "PLAINTEXT",
+    "controller.listener.names": "CONTROLLER",
+    "log.dirs": at.data,
+    "auto.create.topics.enable": false,
+    "group.initial.rebalance.delay.ms": 0,
+    "offsets.topic.num.partitions": 4,
+    "offsets.topic.replication.factor": 1,
+    "transaction.state.log.num.partitions": 4,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "share.coordinator.state.topic.num.partitions": 4,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    // After a kill the node is let in again once its former session has run out.
+    "broker.session.timeout.ms": 3_000,
+    "broker.heartbeat.interval.ms": 500,
+    // A topic of a test holds little, and files are made for each.
+    "log.index.size.max.bytes": 1_048_576,
+    "log.cleaner.dedupe.buffer.size": 8_388_608,
+  };
+  return Object.entries(settings)
+    .map(([name, value]) => `${name}=${value}\n`)
+    .join("");
+}
+
+const loggingProperties = `
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{HH:mm:ss.SSS} %p %c{1} %m%n
+rootLogger.level = WARN
+rootLogger.appenderRef.console.ref = console
+`;
+
+/** Metadata, version 1, of all topics: its answer starts with the list of brokers. */
+function metadataRequest(): Uint8Array {
+  const client = Buffer.from("isthmus-tests");
+  const request = Buffer.alloc(4 + 2 + 2 + 4 + 2 + client.length + 4);
+  let at = request.writeInt32BE(request.length - 4, 0);
+  at = request.writeInt16BE(3, at);
+  at = request.writeInt16BE(1, at);
+  at = request.writeInt32BE(1, at);
+  at = request.writeInt16BE(client.length, at);
+  at += client.copy(request, at);
+  request.writeInt32BE(-1, at);
+  return request;
+}
+
+/** After the length and the correlation id; none is there before the broker is registered. */
+function hasBroker(answer: Buffer): boolean | null {
+  return answer.length < 12 ? null : answer.readInt32BE(8) > 0;
+}
+
+/** Where the jars are once they have been fetched. */
+export function kafkaJarsFolder(): string {
+  const cache = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
+  return join(cache, "isthmus", `kafka-${kafkaVersion}-log4j-${log4jVersion}`);
+}
+
+/** The folder with Kafka's jars, fetched by Maven when it is not there yet. */
+export async function kafkaJars(): Promise<string> {
+  const folder = kafkaJarsFolder();
+  if (existsSync(folder)) return folder;
+  await mkdir(join(folder, ".."), { recursive: true });
+  const spare = await mkdtemp(`${folder}-`);
+  try {
+    await writeFile(join(spare, "pom.xml"), pom());
+    const goal = ["dependency:copy-dependencies", "-DincludeScope=runtime"];
+    await runToEnd({
+      name: "Maven",
+      command: [
+        findProgram("mvn"),
+        "-q",
+        "-B",
+        ...goal,
+        `-DoutputDirectory=${join(spare, "jars")}`,
+      ],
+      cwd: spare,
+    });
+    await renameUnlessThere(join(spare, "jars"), folder);
+  } finally {
+    await rm(spare, { recursive: true, force: true });
+  }
+  return folder;
+}
+
+/** Whole or not at all; when another process was quicker, its jars are the same. */
+async function renameUnlessThere(from: string, to: string): Promise<void> {
+  try {
+    await rename(from, to);
+  } catch (error) {
+    if (!existsSync(to)) throw error;
+  }
+}
+
+function pom(): string {
+  const dependency = (group: string, artifact: string, version: string): string =>
+    `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId>` +
+    `<version>${version}</version></dependency>`;
+  return `<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>isthmus</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
+  <packaging>pom</packaging>
+  <dependencies>
+    ${dependency("org.apache.kafka", "kafka_2.13", kafkaVersion)}
+    ${dependency("org.apache.logging.log4j", "log4j-slf4j-impl", log4jVersion)}
+  </dependencies>
+</project>
+`;
+}

@@ -1,0 +1,134 @@
+/** Wrong usage ends with 2 and one line; help is there for every command, with an example. */
+import { expect, test } from "bun:test";
+import { run } from "./run.ts";
+import { temporaryFolder } from "../temporary.ts";
+
+const commands = [
+  ["serve"],
+  ["apply"],
+  ["export"],
+  ["get"],
+  ["delete"],
+  ["publish"],
+  ["tail"],
+  ["read"],
+  ["token"],
+  ["token", "create"],
+  ["token", "list"],
+  ["token", "revoke"],
+];
+
+const wrong: readonly (readonly [args: string, says: string])[] = [
+  ["", "isthmus needs a command; see isthmus --help"],
+  ["gett", "unknown command 'gett' (Did you mean get?); see isthmus --help"],
+  ["--jsn", "unknown option '--jsn'; see isthmus --help"],
+  ["get", "missing required argument 'kind'; see isthmus get --help"],
+  ["get rulez", 'there is no kind "rulez"; did you mean "rules"?'],
+  ["get rule a b", "too many arguments"],
+  ["get routes orders", "isthmus get routes"],
+  ["get rules --serv x", "unknown option '--serv'"],
+  ["get rules --server", "argument missing"],
+  ["get rules --server ftp://x", '--server: "ftp://x" is not an address'],
+  ["get rules --server http://u:p@127.0.0.1", "give the token with --token"],
+  ["delete rule", "missing required argument 'name'"],
+  ["delete routes x", "routes belong to rules"],
+  ["delete token x", "isthmus token revoke x"],
+  ["apply", "required option '-f, --file <file>' not specified"],
+  ["publish", "missing required argument 'stream'"],
+  ["publish s --header nonsense", '--header "nonsense" is not NAME=VALUE'],
+  ["read s", "required option '--from <place>' not specified"],
+  ["read s --from earliest --max 0", '--max "0" is not a whole number from 1'],
+  ["read s --from earliest --partition -1", '--partition "-1" is not a whole number from 0'],
+  ["tail", "missing required argument 'stream'"],
+  ["token", "isthmus token needs a command; see isthmus token --help"],
+  ["token make", "unknown command 'make'"],
+  ["token create", "missing required argument 'name'"],
+  ["token create x", "give --role, or --sub"],
+  ["token create x --role king", '--role "king" is not one of viewer, operator, admin'],
+  ["token create x --role admin --sub y", "either --role, or --sub"],
+  ["token create x --role admin --read y", "either --role, or --sub"],
+  ["token create x --sub y", "could do nothing"],
+  ["token create x --sub y --read :k", '--read ":k" is not STREAM or STREAM:KEY'],
+  ["token create x --role admin --expires soon", '--expires "soon" is not a duration such as'],
+  ["token create x --role admin --expires 0d", '--expires "0d" is not a duration such as'],
+];
+
+for (const [args, says] of wrong) {
+  test(`refuses \`isthmus ${args}\` in one line with exit code 2`, async () => {
+    await using folder = await temporaryFolder("cli");
+    const words = args === "" ? [] : args.split(" ");
+    const { exitCode, stdout, stderr } = await run(words, { folder: folder.path, input: "" });
+    expect(stderr).toStartWith("isthmus: ");
+    expect(stderr).toContain(says);
+    expect(stderr.trimEnd().split("\n")).toHaveLength(1);
+    expect(stdout).toBe("");
+    expect(exitCode).toBe(2);
+  });
+}
+
+const unavailable: readonly (readonly [args: string, command: string])[] = [
+  ["migrate", "migrate"],
+  ["migrate plan --from a", "migrate plan"],
+  ["migrate --help", "migrate"],
+  ["help migrate", "migrate"],
+  ["rule test -f x.yaml", "rule test"],
+  ["route pause x", "route pause"],
+  ["replay s --rule r", "replay"],
+  ["dead-letters list r", "dead-letters list"],
+  ["trace x", "trace"],
+  ["map explain kafka mqtt", "map explain"],
+  ["hook verify", "hook verify"],
+  ["listen h --forward http://x", "listen"],
+  ["send h", "send"],
+  ["log verify", "log verify"],
+  ["doctor", "doctor"],
+  ["bench", "bench"],
+];
+
+for (const [args, command] of unavailable) {
+  test(`says that \`isthmus ${args}\` is not available yet, with exit code 2`, async () => {
+    await using folder = await temporaryFolder("cli");
+    const ran = await run(args.split(" "), { folder: folder.path });
+    expect(ran).toEqual({
+      exitCode: 2,
+      stdout: "",
+      stderr: `isthmus ${command} is not available yet\n`,
+    });
+  });
+}
+
+for (const command of commands) {
+  test(`shows help with an example for \`isthmus ${command.join(" ")}\``, async () => {
+    await using folder = await temporaryFolder("cli");
+    const ran = await run([...command, "--help"], { folder: folder.path });
+    expect(ran.exitCode).toBe(0);
+    expect(ran.stderr).toBe("");
+    expect(ran.stdout).toStartWith(`Usage: isthmus ${command.join(" ")}`);
+    expect(ran.stdout).toMatch(/^Examples?:\n {2}isthmus /m);
+  });
+}
+
+test("lists in its help what works, and not what isn't there yet", async () => {
+  await using folder = await temporaryFolder("cli");
+  const { stdout, exitCode } = await run(["--help"], { folder: folder.path });
+  expect(exitCode).toBe(0);
+  for (const [name = ""] of commands) expect(stdout).toContain(`\n  ${name} `);
+  for (const [, command] of unavailable) {
+    expect(stdout).not.toContain(`\n  ${command.split(" ")[0]} `);
+  }
+});
+
+test("tells its version", async () => {
+  await using folder = await temporaryFolder("cli");
+  const { stdout, exitCode } = await run(["--version"], { folder: folder.path });
+  expect(stdout).toMatch(/^\d+\.\d+\.\d+\n$/);
+  expect(exitCode).toBe(0);
+});
+
+test("refuses wrong settings in one line with exit code 2", async () => {
+  await using folder = await temporaryFolder("cli");
+  const env = { ISTHMUS_PORT: "many" };
+  const { exitCode, stderr } = await run(["get", "rules"], { folder: folder.path, env });
+  expect(stderr).toBe('isthmus: ISTHMUS_PORT: "many" is not a port; give 1 to 65535\n');
+  expect(exitCode).toBe(2);
+});

@@ -1,0 +1,122 @@
+/** The socket under load: slow and stuck clients, many publishes, gaps, the end. */
+import { expect, test } from "bun:test";
+import { waitFor } from "../temporary.ts";
+import { RawSocket, TestSocket } from "./socket-client.ts";
+import { ADMIN_TOKEN, fill, ShiftedClock, testServer } from "./support.ts";
+
+test("progress without a message is told as a cursor", async () => {
+  const clock = new ShiftedClock();
+  await using server = await testServer({ clock });
+  using socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "s", where: "false" });
+  await socket.take("subscribed");
+  await fill(server, 5);
+  await Bun.sleep(50);
+  clock.shiftMs += 5000;
+  const { cursor } = await socket.take("cursor");
+  const page = await server.call("GET", `/streams/s/messages?from=${String(cursor)}`);
+  expect(page.json).toMatchObject({ messages: [], atEnd: true });
+  clock.shiftMs += 5000;
+  await Bun.sleep(700);
+  await socket.nothingElse();
+});
+
+test("many publishes at once keep their order", async () => {
+  await using server = await testServer();
+  using socket = await TestSocket.open(server.url);
+  const count = 3000;
+  for (let n = 0; n < count; n++) {
+    await socket.send({ op: "publish", ref: String(n), stream: "s", body: String(n) });
+  }
+  const answers = await socket.takeMany("published", count);
+  expect(answers.map(({ ref }) => ref)).toEqual(answers.map((_, n) => String(n)));
+  expect(answers.map(({ offset }) => offset)).toEqual(answers.map((_, n) => n));
+});
+
+test("a cursor of a stream made anew is answered with a gap, and reading goes on", async () => {
+  await using before = await testServer();
+  await fill(before, 5);
+  const cursor = (await before.call("GET", "/streams/s/messages?max=4")).json["next"];
+  await using server = await testServer();
+  await fill(server, 2);
+  using socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "s", from: cursor });
+  expect(await socket.take("subscribed")).toMatchObject({
+    gap: { from: 4, to: 0, reason: "epoch" },
+  });
+  expect(await socket.take("message")).toMatchObject({ offset: 0 });
+});
+
+test("a client that pauses gets all 10,000 messages, in order, and memory stays bounded", async () => {
+  await using server = await testServer();
+  for (let round = 0; round < 10; round++) await fill(server, 1000, "s", 1024);
+  using socket = new RawSocket(server.port);
+  socket.send({ op: "auth", token: ADMIN_TOKEN });
+  socket.send({ op: "subscribe", sub: "a", stream: "s", from: "earliest" });
+  await waitFor("the first messages have come", () => socket.texts.length > 2);
+  socket.pause();
+  let sent = -1;
+  await waitFor("the server has stopped sending", async () => {
+    const before = sent;
+    await Bun.sleep(200);
+    sent = server.telemetry.socketMessages;
+    return sent === before;
+  });
+  // What is on its way: the kernel's buffers on both sides, and a step of ours.
+  expect(sent).toBeLessThan(9000);
+  socket.resume();
+  await waitFor("everything has come", () => socket.texts.length >= 10_002);
+  const offsets = socket.texts
+    .slice(2)
+    .map((text) => (JSON.parse(text) as { offset: number }).offset);
+  expect(offsets).toEqual(Array.from({ length: 10_000 }, (_, n) => n));
+});
+
+test("a client that sends on and reads nothing is closed, and memory stays bounded", async () => {
+  await using server = await testServer();
+  using socket = new RawSocket(server.port);
+  socket.send({ op: "auth", token: ADMIN_TOKEN });
+  await waitFor("it is known", () => socket.texts.length > 0);
+  socket.pause();
+  const sub = "x".repeat(200);
+  const flood = (async () => {
+    for (let n = 0; n < 100_000 && server.telemetry.socketClients > 0; n++) {
+      socket.send({ op: "unsubscribe", sub });
+      if (n % 200 === 0) await Bun.sleep(1);
+    }
+  })();
+  await waitFor("it has been closed", () => server.telemetry.socketClients === 0);
+  await flood;
+});
+
+test("one stuck client does not hold up another", async () => {
+  await using server = await testServer();
+  using stuck = new RawSocket(server.port);
+  stuck.send({ op: "auth", token: ADMIN_TOKEN });
+  stuck.send({ op: "subscribe", sub: "a", stream: "s", from: "earliest" });
+  await waitFor("it is subscribed", () => stuck.texts.length > 1);
+  stuck.pause();
+  using socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "s", from: "earliest" });
+  await socket.take("subscribed");
+  for (let round = 0; round < 8; round++) await fill(server, 1000, "s", 1024);
+  const frames = await socket.takeMany("message", 8000);
+  expect(frames.at(-1)).toMatchObject({ offset: 7999 });
+});
+
+test("a stop closes with 1012 and keeps every ack", async () => {
+  await using server = await testServer();
+  await fill(server, 3);
+  using socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "s", name: "n", from: "earliest" });
+  await socket.take("subscribed");
+  const [, second] = await socket.takeMany("message", 3);
+  await socket.send({ op: "ack", sub: "a", cursor: second?.["cursor"] });
+  await socket.nothingElse();
+  await server.stop();
+  expect((await socket.closed).code).toBe(1012);
+  const saved = await server.gateway.states.load("client/token%3Aadmin/n");
+  expect(saved === null ? "" : new TextDecoder().decode(saved)).toContain(
+    String(second?.["cursor"]),
+  );
+});

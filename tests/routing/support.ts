@@ -1,0 +1,151 @@
+/** What the routing tests share: a target with a will of its own, and routes over a real log. */
+import type { BridgeModule, Outcome, Outgoing, Sink } from "../../src/bridge.ts";
+import { systemClock } from "../../src/clock.ts";
+import { DisconnectedError, InvalidError } from "../../src/errors.ts";
+import type { FileLog } from "../../src/log/files.ts";
+import { Streams } from "../../src/log/stream.ts";
+import { decodeText } from "../../src/message.ts";
+import { BridgeConnection } from "../../src/routing/connection.ts";
+import type { RouteEvents } from "../../src/routing/route.ts";
+import { Routes } from "../../src/routing/routes.ts";
+import type { Definition, JsonObject, RuleDocument } from "../../src/rules/document.ts";
+import { parseDefinition } from "../../src/rules/parse.ts";
+
+/** A target in memory: what it is told to do, it does; what it took, it keeps. */
+export class Target {
+  readonly taken: Outgoing[] = [];
+  /** Answers for a message; null takes it. */
+  answer: (outgoing: Outgoing) => Outcome | null = () => null;
+  isDown = false;
+  isMissing = false;
+  opened = 0;
+  /** Calls of `send` wait for it. */
+  hold: Promise<void> = Promise.resolve();
+  sizes: number[] = [];
+
+  get texts(): string[] {
+    return this.taken.map(({ message }) => decodeText(message.body ?? new Uint8Array()));
+  }
+
+  sink(): Promise<Sink> {
+    if (this.isDown) return Promise.reject(new DisconnectedError("the target is down"));
+    if (this.isMissing) return Promise.reject(new InvalidError("there is no such place"));
+    this.opened++;
+    return Promise.resolve({
+      send: (outgoing: readonly Outgoing[]) => this.#send(outgoing),
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    });
+  }
+
+  async #send(outgoing: readonly Outgoing[]): Promise<readonly Outcome[]> {
+    await this.hold;
+    if (this.isDown) throw new DisconnectedError("the target is down");
+    this.sizes.push(outgoing.length);
+    return outgoing.map((each) => {
+      const outcome = this.answer(each);
+      if (outcome !== null) return outcome;
+      this.taken.push(each);
+      return { sent: null };
+    });
+  }
+}
+
+/** A kind of bridge whose places are the target. */
+export function targetModule(target: Target, failure: "prefix" | "independent"): BridgeModule {
+  return {
+    kind: "test",
+    capabilities: {
+      order: "address",
+      replay: false,
+      headers: "bytes",
+      key: true,
+      tombstones: true,
+      redeliverOnNack: false,
+      sharedGroups: false,
+      failure,
+      source: false,
+      sink: true,
+    },
+    addressSpecials: {},
+    parseConfig: () => ({}),
+    parseAddress: (fields) => ({ text: JSON.stringify(fields), fields }),
+    connect: () =>
+      Promise.resolve({
+        source: () => Promise.reject(new InvalidError("it has no source")),
+        sink: () => target.sink(),
+        closed: Promise.withResolvers<Error | null>().promise,
+        [Symbol.asyncDispose]: () => Promise.resolve(),
+      }),
+  };
+}
+
+export interface Rig {
+  readonly target: Target;
+  readonly streams: Streams;
+  readonly routes: Routes;
+  readonly gaps: { from: number; to: number; reason: string }[];
+  /** Makes this the only rule, at the next revision. */
+  rule(document: JsonObject): Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** Routes of one rule `r` from the stream `in` over a log. */
+export function rig(
+  log: FileLog,
+  options: { target?: Target; failure?: "prefix" | "independent"; revisions?: Revisions } = {},
+): Rig {
+  const target = options.target ?? new Target();
+  const modules = new Map([["test", targetModule(target, options.failure ?? "prefix")]]);
+  const streams = new Streams(log);
+  const revisions = options.revisions ?? new Map();
+  const gaps: Rig["gaps"] = [];
+  const events: RouteEvents = {
+    onFinished: () => undefined,
+    onRetry: () => undefined,
+    onGap: ({ from, to, reason }) => gaps.push({ from, to, reason }),
+    warn: () => undefined,
+  };
+  const bridge = new BridgeConnection({
+    name: "b",
+    module: modules.get("test") as BridgeModule,
+    config: {},
+    resolve: (text) => Promise.resolve(text),
+    clock: systemClock,
+    random: () => 0,
+    onChange: () => undefined,
+  });
+  const routes = new Routes({
+    streams,
+    states: log.states,
+    modules,
+    connection: () => bridge,
+    revision: (_, revision) => revisions.get(revision) ?? null,
+    clock: systemClock,
+    random: () => 0,
+    events: () => events,
+  });
+  return {
+    target,
+    streams,
+    routes,
+    gaps,
+    async rule(document) {
+      const parsed = parseDefinition("rules", "r", document, {
+        modules,
+        bridges: new Map([["b", { kind: "test" }]]),
+      });
+      const revision = revisions.size + 1;
+      const definition = { kind: "rules", name: "r", revision, project: null, document, parsed };
+      revisions.set(revision, definition as Definition<RuleDocument>);
+      await routes.reconcile([
+        { name: "r", stream: "in", definition: definition as Definition<RuleDocument> },
+      ]);
+    },
+    async stop() {
+      await routes.stopAll();
+      await bridge[Symbol.asyncDispose]();
+    },
+  };
+}
+
+export type Revisions = Map<number, Definition<RuleDocument>>;
