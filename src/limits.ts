@@ -121,8 +121,6 @@ assert(batchBytesTarget < readChunkBytes, "a usual batch is read in one read");
 assert(groupBytesMax <= segmentBytesMax, "a segment holds a whole group");
 assert(routeBatchBytes <= unsettledBytesMax, "a route's batch is no larger than a source's bound");
 
-/** A request's body where one message is taken. Bytes. */
-export const requestBytesMax = bodyBytesMax;
 /** A request's body of many messages; a group holds it beside what waits already. Bytes. */
 export const batchRequestBytesMax = 32 * MIB;
 /** Bodies announced up to here are read in one call; longer ones in parts, each with new time. */

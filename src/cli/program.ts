@@ -9,6 +9,7 @@ import { registerDelete } from "./delete.ts";
 import { registerExport } from "./export.ts";
 import { EXIT_DONE, UsageError } from "./failure.ts";
 import { registerGet } from "./get.ts";
+import { registerLog } from "./log.ts";
 import { registerPublish } from "./publish.ts";
 import { registerRead } from "./read.ts";
 import { registerTail } from "./tail.ts";
@@ -49,6 +50,7 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
     registerTail,
     registerRead,
     registerToken,
+    registerLog,
     registerUnavailable,
   ]) {
     register(program);

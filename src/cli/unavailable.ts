@@ -17,7 +17,6 @@ const unavailable: Readonly<Record<string, readonly string[]>> = {
   listen: [],
   send: [],
   migrate: ["plan", "start", "status", "verify", "positions", "cutover", "reverse", "abort"],
-  log: ["verify", "stat", "repair", "backup", "restore"],
   doctor: [],
   bench: [],
 };

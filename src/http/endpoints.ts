@@ -17,7 +17,6 @@ export type BodyName = "Bytes" | "Messages" | "Document" | "Definitions" | "NewT
 /** What a call answers when it succeeds, by name in the OpenAPI document. */
 export type AnswerName =
   | "Receipt"
-  | "Receipts"
   | "Page"
   | "Events"
   | "StoredReceipt"

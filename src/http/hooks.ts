@@ -5,7 +5,7 @@
  */
 import type { BunRequest } from "bun";
 import { GatewayError, NotFoundError, UnauthorizedError } from "../errors.ts";
-import { dedupeKeyBytesMax, keyBytesMax, requestBytesMax } from "../limits.ts";
+import { dedupeKeyBytesMax, keyBytesMax, bodyBytesMax } from "../limits.ts";
 import type { Header, Message, Origin } from "../message.ts";
 import { dedupeFrom, keyFrom } from "../routing/keys.ts";
 import type { IntakeCounts } from "../telemetry.ts";
@@ -97,11 +97,7 @@ async function take(hook: HookFace, state: HookState, call: Call): Promise<Respo
   if (hook.document.verify !== null) {
     throw new UnauthorizedError("this hook's signatures can't be verified", "signature-invalid");
   }
-  const message = messageOf(
-    state,
-    call,
-    await readBody(call.request, call.server, requestBytesMax),
-  );
+  const message = messageOf(state, call, await readBody(call.request, call.server, bodyBytesMax));
   const dedupeKey = prepare(hook, state, message);
   const stream = gateway.streams.stream(hook.document.stream);
   const { durable, receipt } = stream.appendOne(message, { dedupeKey });

@@ -61,7 +61,6 @@ const BODY_SCHEMAS: Readonly<Record<BodyName, Json>> = {
 
 const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = {
   Receipt: ["On disk; a list of receipts for NDJSON and batches", "application/json"],
-  Receipts: ["On disk, in the order sent", "application/json"],
   Page: ["Messages, and the cursor to go on from", "application/json"],
   Events: ["Events: message, gap", "text/event-stream"],
   StoredReceipt: ["It is on disk", "application/json"],

@@ -4,7 +4,7 @@
  */
 import type { BunRequest } from "bun";
 import { GatewayError, InvalidError } from "../errors.ts";
-import { batchRequestBytesMax, dedupeKeyBytesMax, requestBytesMax } from "../limits.ts";
+import { batchRequestBytesMax, dedupeKeyBytesMax, bodyBytesMax } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
 import type { Header, Message, Origin } from "../message.ts";
 import type { Principal } from "../rules/roles.ts";
@@ -92,7 +92,7 @@ async function draftsOf(call: Call): Promise<{ drafts: readonly Draft[]; isList:
     const body = await readBody(request, server, batchRequestBytesMax);
     return { drafts: parseBatch(body, nowMs), isList: true };
   }
-  const body = await readBody(request, server, requestBytesMax);
+  const body = await readBody(request, server, bodyBytesMax);
   const raw = rawDraft(request.headers, body, nowMs);
   const draft = mode === "structured" ? parseStructured(raw) : binaryEvent(request.headers, raw);
   return { drafts: [draft], isList: false };

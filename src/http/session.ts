@@ -15,21 +15,12 @@ import {
   socketPingMs,
   socketPublishesMax,
   socketSubscriptionsMax,
-  socketWaitingBytesMax,
-  socketWaitingFramesMax,
 } from "../limits.ts";
-import type { Receipt } from "../log/log.ts";
 import type { Stream } from "../log/stream.ts";
-import type { Message } from "../message.ts";
 import { mayRead, type Principal } from "../rules/roles.ts";
-import {
-  appendFailure,
-  readableStream,
-  settledReceipt,
-  whenDurable,
-  writableStream,
-} from "./append.ts";
-import { requireRead, requireWrite } from "./auth.ts";
+import { appendFailure, readableStream } from "./append.ts";
+import { requireRead } from "./auth.ts";
+import { FrameQueue } from "./frame-queue.ts";
 import {
   type About,
   aboutOf,
@@ -47,7 +38,7 @@ import type { DurableNames, NameClaim } from "./names.ts";
 import { Outbox, type RawSocket } from "./outbox.ts";
 import { adjusted, placeCursor } from "./position.ts";
 import { explained } from "./problem.ts";
-import { dedupeKeyOf, publishOrigin } from "./publish.ts";
+import { publishFrame } from "./publish-frame.ts";
 import { Selection } from "./range.ts";
 import { encodeCursor } from "../log/cursor.ts";
 import type { HttpServices } from "./services.ts";
@@ -68,11 +59,8 @@ export class SocketSession {
   readonly #outbox: Outbox;
   readonly #openedMs: number;
   readonly #subscriptions = new Map<string, Subscription>();
-  readonly #publishes = new Set<Promise<void>>();
-  readonly #waiting: string[] = [];
-  #waitingBytes = 0;
-  /** The frame that takes time, and those behind it. */
-  #busy: Promise<void> | null = null;
+  readonly #owned = new Set<Promise<void>>();
+  readonly #queue = new FrameQueue((text) => this.#handle(text));
   #principal: Principal | null = null;
   #ending: Promise<void> | null = null;
 
@@ -82,8 +70,7 @@ export class SocketSession {
     this.#outbox = new Outbox(socket);
     this.#openedMs = parts.services.clock.monotonicMs();
     const { token } = parts;
-    if (token !== null)
-      this.#busy = this.#workThrough(this.#guarded({}, this.#authenticate(token)));
+    if (token !== null) this.#queue.hold(this.#guarded({}, this.#authenticate(token)));
   }
 
   /** Takes a frame. */
@@ -93,17 +80,7 @@ export class SocketSession {
       this.#outbox.answer(errorFrame({}, "invalid", "frames are text, one JSON object each"));
       return;
     }
-    if (this.#busy === null) {
-      const pending = this.#handle(data);
-      if (pending !== null) this.#busy = this.#workThrough(pending);
-      return;
-    }
-    this.#waiting.push(data);
-    this.#waitingBytes += data.length;
-    const isTooMuch = this.#waitingBytes > socketWaitingBytesMax;
-    if (isTooMuch || this.#waiting.length > socketWaitingFramesMax) {
-      this.close(CLOSE.unread, "more frames than can wait");
-    }
+    if (!this.#queue.push(data)) this.close(CLOSE.unread, "more frames than can wait");
   }
 
   /** The client has read what was waiting. */
@@ -152,24 +129,15 @@ export class SocketSession {
     // First what runs: a frame under way may be waiting for a name that one of these holds, by way
     // of another connection that waits for this one.
     await this.#stopAll();
-    await this.#busy;
+    await this.#queue.close();
     await this.#stopAll();
-    await Promise.all(this.#publishes);
+    await Promise.all(this.#owned);
   }
 
   async #stopAll(): Promise<void> {
     const all = [...this.#subscriptions.values()];
     this.#subscriptions.clear();
     await Promise.all(all.map((subscription) => subscription.stop()));
-  }
-
-  async #workThrough(first: Promise<void>): Promise<void> {
-    await first;
-    for (let text = this.#waiting.shift(); text !== undefined; text = this.#waiting.shift()) {
-      this.#waitingBytes -= text.length;
-      if (this.#outbox.isOpen) await this.#handle(text);
-    }
-    this.#busy = null;
   }
 
   /** Handles a frame; a promise when those behind it have to wait. It never rejects. */
@@ -217,7 +185,7 @@ export class SocketSession {
         return subscription.stop();
       }
       case "publish":
-        return this.#publish(frame, this.#caller());
+        return this.#publish(frame);
     }
   }
 
@@ -337,47 +305,20 @@ export class SocketSession {
     this.#own(subscription.stop());
   }
 
-  #publish(frame: PublishFrame, principal: Principal): Promise<void> | null {
-    const { services } = this.#parts;
-    const { id, ref } = frame;
-    const stream = writableStream(services, frame.stream);
-    requireWrite(principal, stream.name, frame.message.key);
-    const message: Message = {
-      ...frame.message,
-      id: id ?? services.ids(),
-      timestampMs: services.clock.nowMs(),
-      origin: publishOrigin("socket", stream.name),
-    };
-    const dedupeKey = id === null ? null : dedupeKeyOf(principal, id);
-    const { durable, receipt } = stream.appendOne(message, { dedupeKey });
-    const answered = this.#guarded(
-      { ref },
-      this.#answer(ref, { stream, message, durable, receipt }),
-    );
+  #publish(frame: PublishFrame): Promise<void> | null {
+    const pending = publishFrame(frame, this.#caller(), this.#parts.services);
+    const answered = this.#guarded({ ref: frame.ref }, this.#published(pending));
     this.#own(answered);
-    return this.#publishes.size < socketPublishesMax ? null : answered;
+    return this.#owned.size < socketPublishesMax ? null : answered;
   }
 
-  async #answer(
-    ref: string,
-    made: { stream: Stream; message: Message; durable: Promise<void>; receipt: Receipt },
-  ): Promise<void> {
-    const { telemetry } = this.#parts.services;
-    await whenDurable(made.durable, this.#parts.services);
-    const { partition, offset, duplicate } = await settledReceipt(
-      made.stream,
-      made.receipt,
-      made.message,
-    );
-    telemetry.intake("socket").accepted++;
-    this.#outbox.answer(
-      `{"op":"published","ref":${JSON.stringify(ref)},"partition":${partition},"offset":${offset},"duplicate":${duplicate}}`,
-    );
+  async #published(answer: Promise<string>): Promise<void> {
+    this.#outbox.answer(await answer);
   }
 
   /** Keeps work that nobody waits for until the end of the session. It must not reject. */
   #own(work: Promise<void>): void {
-    const owned = work.finally(() => this.#publishes.delete(owned));
-    this.#publishes.add(owned);
+    const owned = work.finally(() => this.#owned.delete(owned));
+    this.#owned.add(owned);
   }
 }

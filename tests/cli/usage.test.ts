@@ -16,6 +16,9 @@ const commands = [
   ["token", "create"],
   ["token", "list"],
   ["token", "revoke"],
+  ["log"],
+  ["log", "verify"],
+  ["log", "stat"],
 ];
 
 const wrong: readonly (readonly [args: string, says: string])[] = [
@@ -80,7 +83,7 @@ const unavailable: readonly (readonly [args: string, command: string])[] = [
   ["hook verify", "hook verify"],
   ["listen h --forward http://x", "listen"],
   ["send h", "send"],
-  ["log verify", "log verify"],
+  ["log repair --yes", "log repair"],
   ["doctor", "doctor"],
   ["bench", "bench"],
 ];
@@ -113,7 +116,9 @@ test("lists in its help what works, and not what isn't there yet", async () => {
   const { stdout, exitCode } = await run(["--help"], { folder: folder.path });
   expect(exitCode).toBe(0);
   for (const [name = ""] of commands) expect(stdout).toContain(`\n  ${name} `);
+  const built = new Set(commands.map(([name]) => name));
   for (const [, command] of unavailable) {
+    if (built.has(command.split(" ")[0] ?? "")) continue;
     expect(stdout).not.toContain(`\n  ${command.split(" ")[0]} `);
   }
 });

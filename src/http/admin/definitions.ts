@@ -5,17 +5,12 @@
  */
 import { ConflictError, InvalidError, NotFoundError } from "../../errors.ts";
 import { listItemsMax } from "../../limits.ts";
-import { type Change, type Definition, KINDS, type Kind } from "../../rules/document.ts";
+import { type Change, type Definition, type Kind } from "../../rules/document.ts";
 import type { Principal } from "../../rules/roles.ts";
 import { Query } from "../request.ts";
 import { callerText, type HttpServices } from "../services.ts";
 import { documentOf } from "./document-body.ts";
 import { definitionView, type DefinitionView, impliedViews } from "./views.ts";
-
-/** The kind that a path names; null when it names something else. */
-export function kindOfPath(text: string): Kind | null {
-  return KINDS.find((kind) => kind === text) ?? null;
-}
 
 /** A page of items, and the name to go on after. */
 export function listResponse(items: readonly { readonly name: string }[], url: string): Response {
