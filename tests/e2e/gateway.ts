@@ -105,6 +105,13 @@ export class TestGateway implements AsyncDisposable {
     return { code, output: await this.#output };
   }
 
+  /** Waits until it has ended by itself. */
+  async ended(): Promise<{ code: number; output: string }> {
+    const code = (await this.#child?.exited) ?? -1;
+    this.#child = null;
+    return { code, output: await this.#output };
+  }
+
   /** A call with the admin token. */
   fetch(path: string, init: RequestInit = {}): Promise<Response> {
     const headers = new Headers(init.headers);
