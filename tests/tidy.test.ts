@@ -123,6 +123,8 @@ const commandLine = /^src\/cli\//;
 const clock = /^src\/clock\.ts$/;
 const disk = /^src\/log\/disk\.ts$/;
 const compositionRoot = /^src\/main\.ts$/;
+/** The client's own clock and chance: it stands alone, in browsers too. */
+const clientPlatform = /^src\/client\/platform\.ts$/;
 /** The lock and its pid; keys, tokens and the snapshot: small files next to the log's own. */
 const besideTheLog = /^src\/(log\/lock|rules\/files)\.ts$/;
 /** What is made once when the schema changes, and read as a part of the program. */
@@ -133,25 +135,25 @@ const bans: readonly Ban[] = [
     what: "the time of day",
     pattern: /\bDate\.now\b|\bnew Date\(\)/,
     instead: "Clock.nowMs()",
-    allowed: [clock, commandLine],
+    allowed: [clock, commandLine, clientPlatform],
   },
   {
     what: "the monotonic time",
     pattern: /\bperformance\.now\b|\bBun\.nanoseconds\b|\bhrtime\b/,
     instead: "Clock.monotonicMs()",
-    allowed: [clock, commandLine],
+    allowed: [clock, commandLine, clientPlatform],
   },
   {
     what: "a timer",
     pattern: /(?<!typeof )\b(setTimeout|setInterval)\b|\bBun\.sleep\b/,
     instead: "Clock.sleep()",
-    allowed: [clock, commandLine],
+    allowed: [clock, commandLine, clientPlatform],
   },
   {
     what: "chance",
     pattern: /\bMath\.random\b/,
     instead: "a `random` by parameter, or crypto for what must not be guessed",
-    allowed: [compositionRoot],
+    allowed: [compositionRoot, clientPlatform],
   },
   {
     what: "the environment",
