@@ -148,6 +148,12 @@ export class StorageError extends GatewayError {
   }
 }
 
+/** A hook can't check its senders now: its keys are not to be had. Nothing was looked at. */
+export class HookUnavailableError extends GatewayError {
+  readonly code = "hook-unavailable";
+  readonly retryable = true;
+}
+
 /** Definitions can't be read or changed now; traffic goes on with the last good set. */
 export class DatabaseError extends GatewayError {
   readonly code = "database-unavailable";

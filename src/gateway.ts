@@ -3,19 +3,22 @@
  * the one place where the first becomes the second. A change is validated and stored first, then
  * applied here, then answered.
  */
+import { backoffMs } from "./backoff.ts";
 import type { BridgeModule } from "./bridge.ts";
 import type { Clock } from "./clock.ts";
 import { errorText } from "./errors.ts";
+import { type Verifier, verifierOf } from "./http/verify/verifier.ts";
+import { reconnectDelayMaxMs, reconnectDelayMinMs } from "./limits.ts";
 import type { FileLog } from "./log/files.ts";
 import type { States } from "./log/log.ts";
 import { Retention } from "./log/retention.ts";
-import type { Streams } from "./log/stream.ts";
+import type { Stream, Streams } from "./log/stream.ts";
 import type { Message } from "./message.ts";
 import { BridgeConnection } from "./routing/connection.ts";
 import { deadLetterStream } from "./routing/deadletter.ts";
 import { dedupeFrom, keyFrom } from "./routing/keys.ts";
 import { type Plan, type PlannedSource, planOf } from "./routing/plan.ts";
-import type { RouteEvents } from "./routing/route.ts";
+import type { RouteEvents } from "./routing/route-parts.ts";
 import { Routes } from "./routing/routes.ts";
 import { SourceRunner } from "./routing/source-runner.ts";
 import type { BridgeStatus, Readiness, RouteStatus, SourceStatus } from "./routing/status.ts";
@@ -36,6 +39,8 @@ export interface RunningHook {
   readonly document: HookDocument;
   readonly key: Expression | null;
   readonly dedupe: Expression | null;
+  /** Absent where senders are not verified. */
+  readonly verifier?: Verifier;
 }
 
 /** What the gateway tells, for counters and the operator's log. */
@@ -60,6 +65,8 @@ export interface GatewayParts {
 
 interface RunningSource {
   readonly planned: PlannedSource;
+  /** An empty stream is made anew when its count of partitions changes. */
+  readonly stream: Stream;
   readonly runner: SourceRunner;
 }
 
@@ -86,6 +93,9 @@ export class Gateway {
   #changing: Promise<unknown> = Promise.resolve();
   #retaining: Promise<void> = Promise.resolve();
   #fault: string | null = null;
+  /** Whether what runs is what is wanted: while it is not, nobody knows what rules have passed. */
+  #isSettled = false;
+  #retrying: Promise<void> | null = null;
 
   constructor(parts: GatewayParts) {
     const { log, streams, modules, clock, random, events, store } = parts;
@@ -121,6 +131,7 @@ export class Gateway {
       await this.#closeBridges([...this.#bridges.keys()]);
     });
     await this.#retaining;
+    await this.#retrying;
   }
 
   hook(name: string): RunningHook | undefined {
@@ -195,19 +206,38 @@ export class Gateway {
 
   async #apply(): Promise<void> {
     const definitions = this.#parts.store.current();
-    if (this.#applied?.version === definitions.version) return;
+    if (this.#stop.signal.aborted || this.#applied?.version === definitions.version) return;
     const plan = planOf(definitions);
-    this.#hooks = compileHooks(definitions);
+    this.#hooks = compileHooks(definitions, this.#hooks, this.#parts);
+    this.#isSettled = false;
     try {
       this.#defineStreams(definitions);
       await this.#run(definitions, plan);
       this.#applied = definitions;
+      this.#isSettled = true;
       this.#fault = null;
     } catch (error) {
-      // Stored but not in effect: said so by readiness, and tried again at the next change.
+      // Stored but not in effect: said so by readiness, and tried again soon.
       this.#fault = `version ${definitions.version} is not in effect: ${errorText(error)}`;
+      this.#retrying ??= this.#retry();
       throw error;
     }
+  }
+
+  /** Applies again what could not be applied: what was stopped for it must not stay stopped. */
+  async #retry(): Promise<void> {
+    const { clock, random, events } = this.#parts;
+    const { signal } = this.#stop;
+    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
+    for (let failures = 1; !this.#isSettled && !signal.aborted; failures++) {
+      await clock.sleep(backoffMs(failures, bounds, random), signal);
+      try {
+        await this.refresh();
+      } catch (error) {
+        events.warn(`definitions are not in effect yet: ${errorText(error)}`);
+      }
+    }
+    this.#retrying = null;
   }
 
   #defineStreams(definitions: Definitions): void {
@@ -221,7 +251,7 @@ export class Gateway {
     }
     this.#retention.define(
       new Map([...policies].map(([name, { retention }]) => [name, retention])),
-      (stream, partition) => this.#routes.passed(stream, partition),
+      (stream, partition) => (this.#isSettled ? this.#routes.passed(stream, partition) : 0),
     );
   }
 
@@ -245,8 +275,9 @@ export class Gateway {
   }
 
   async #stopSources(plan: Plan, outdated: ReadonlySet<string>): Promise<void> {
-    const gone = [...this.#sources].filter(([name, { planned }]) => {
+    const gone = [...this.#sources].filter(([name, { planned, stream }]) => {
       const wanted = plan.sources.get(name);
+      if (this.streams.find(stream.name) !== stream) return true;
       return wanted?.identity !== planned.identity || outdated.has(planned.document.from.bridge);
     });
     await Promise.all(gone.map(([, { runner }]) => runner.stop()));
@@ -288,9 +319,10 @@ export class Gateway {
     const key = compileOptional(document.key);
     const dedupe = compileOptional(document.dedupe);
     const failed = (): void => events.onExpressionFailed("source", name);
+    const stream = this.streams.stream(document.stream);
     const runner = new SourceRunner(document, connection, {
       name,
-      stream: this.streams.stream(document.stream),
+      stream,
       dead: this.streams.stream(deadLetterStream(name)),
       prepare: (message) => {
         if (key === null && dedupe === null) return { message, dedupeKey: null };
@@ -304,17 +336,30 @@ export class Gateway {
       clock,
       random,
     });
-    this.#sources.set(name, { planned, runner });
+    this.#sources.set(name, { planned, stream, runner });
     runner.start();
   }
 }
 
-function compileHooks(definitions: Definitions): ReadonlyMap<string, RunningHook> {
+/** A hook that has not changed goes on as it is, with its counts, limits and resolved keys. */
+function compileHooks(
+  definitions: Definitions,
+  before: ReadonlyMap<string, RunningHook>,
+  { store, clock }: GatewayParts,
+): ReadonlyMap<string, RunningHook> {
+  const resolve = (text: string): Promise<string> => store.resolveText(text);
   const hooks = new Map<string, RunningHook>();
   for (const { name, parsed } of definitions.hooks.values()) {
+    const running = before.get(name);
+    if (running?.document === parsed) {
+      hooks.set(name, running);
+      continue;
+    }
     const key = compileOptional(parsed.key);
     const dedupe = compileOptional(parsed.dedupe === false ? null : parsed.dedupe);
-    hooks.set(name, { name, document: parsed, key, dedupe });
+    const verifier = verifierOf(parsed, { resolve, clock });
+    const hook = { name, document: parsed, key, dedupe };
+    hooks.set(name, verifier === null ? hook : { ...hook, verifier });
   }
   return hooks;
 }

@@ -193,3 +193,20 @@ assert(
   batchRequestBytesMax <= groupBytesMax / 2,
   "a group takes a whole request beside half of it",
 );
+
+/** Keys of one hook that count at the same time: each costs a MAC for a bad signature. Count. */
+export const hookSecretsMax = 8;
+/** Signatures in one header that are looked at. Count. */
+export const hookSignaturesMax = 16;
+/** A header that takes part in a signature. Characters. */
+export const hookHeaderCharsMax = 4096;
+/** Parameters of a form whose signature is over all of them. Count. */
+export const hookFormFieldsMax = 1000;
+/** Webhooks of one hook in its unit of time, at most. Count. */
+export const hookRateMax = 100_000_000;
+/** Webhooks of one hook under way, at most. Count. */
+export const hookConcurrencyMax = 100_000;
+/** How long a hook whose keys can't be read waits before it tries again. Milliseconds. */
+export const hookKeysRetryMs = 5000;
+/** A challenge that is given back: senders use tokens. Characters. */
+export const hookChallengeCharsMax = 1000;

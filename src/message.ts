@@ -47,6 +47,23 @@ export interface Origin {
   readonly params?: Readonly<Record<string, string>>;
   /** True when the broker said that it may have delivered this before. */
   readonly redelivered?: boolean;
+  /** How a verified webhook came: with its headers and body, enough to check it once more. */
+  readonly http?: HttpOrigin;
+}
+
+/** A webhook's request, as far as its headers and body don't tell it. */
+export interface HttpOrigin {
+  readonly method: string;
+  readonly path: string;
+  /** With its question mark; absent when there is none. */
+  readonly query?: string;
+  /** The peer of the connection, which may be a proxy. */
+  readonly remoteAddress?: string;
+  /** The URL that was signed, without the query; absent where none is. */
+  readonly url?: string;
+  /** What it was verified with. */
+  readonly scheme: string;
+  readonly keyId: string;
 }
 
 /** One unit of data. `body: null` is a tombstone, which is not an empty body. */

@@ -9,9 +9,12 @@ import { registerDelete } from "./delete.ts";
 import { registerExport } from "./export.ts";
 import { EXIT_DONE, UsageError } from "./failure.ts";
 import { registerGet } from "./get.ts";
+import { registerHook } from "./hook.ts";
+import { registerListen } from "./listen.ts";
 import { registerLog } from "./log.ts";
 import { registerPublish } from "./publish.ts";
 import { registerRead } from "./read.ts";
+import { registerSend } from "./send.ts";
 import { registerTail } from "./tail.ts";
 import { registerToken } from "./token.ts";
 import { registerUnavailable } from "./unavailable.ts";
@@ -50,6 +53,9 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
     registerTail,
     registerRead,
     registerToken,
+    registerHook,
+    registerSend,
+    registerListen,
     registerLog,
     registerUnavailable,
   ]) {

@@ -60,50 +60,74 @@ Examples:
 
 async function tail(stream: string, flags: Flags): Promise<void> {
   const client = await connect(flags);
-  const { token, tokenMissing } = client.connection;
-  if (token === null) {
-    // Nobody listening is the better explanation, where it is one.
-    await client.call({ path: "/health/live" });
-    throw new CliError(`no token: ${tokenMissing}; give one with --token or ISTHMUS_TOKEN`);
+  const token = await tokenOf(client);
+  const signal = interrupted();
+  const output = new Output(flags);
+  const subscription = new Tail({ client, token, output, stream, flags, signal }, (message) =>
+    printMessage(output, message),
+  );
+  await subscription.run();
+  const { cursor } = subscription;
+  if (output.terminal && cursor !== null) {
+    await output.note(`to go on from here: isthmus tail ${stream} --from ${cursor}`);
   }
+}
+
+/** The token, for a socket needs one. @throws CliError there is none */
+export async function tokenOf(client: Client): Promise<string> {
+  const { token, tokenMissing } = client.connection;
+  if (token !== null) return token;
+  // Nobody listening is the better explanation, where it is one.
+  await client.call({ path: "/health/live" });
+  throw new CliError(`no token: ${tokenMissing}; give one with --token or ISTHMUS_TOKEN`);
+}
+
+/** Aborted when the command is interrupted. */
+export function interrupted(): AbortSignal {
   const interrupt = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) {
     process.once(signal, () => interrupt.abort());
   }
-  const { signal } = interrupt;
-  await new Tail({ client, token, output: new Output(flags), stream, flags, signal }).run();
+  return interrupt.signal;
 }
 
-interface TailOptions {
+/** What is subscribed to, and by whom. */
+export interface TailOptions {
   readonly client: Client;
   readonly token: string;
   readonly output: Output;
   readonly stream: string;
-  readonly flags: Flags;
+  readonly flags: Pick<Flags, "from" | "where" | "key">;
   readonly signal: AbortSignal;
+  /** Called once, when messages from here on are sure to come. */
+  readonly begun?: () => Promise<void>;
 }
 
-/** One subscription over as many connections as it takes. */
-class Tail {
+/** One subscription over as many connections as it takes; messages are taken one after another. */
+export class Tail {
   readonly #options: TailOptions;
+  readonly #taken: (message: MessageJson) => Promise<void>;
   /** The place after the last message printed; null before the first answer. */
   #cursor: string | null = null;
   /** Connections lost since messages last came. */
   #failures = 0;
+  #begun = false;
 
-  constructor(options: TailOptions) {
+  constructor(options: TailOptions, taken: (message: MessageJson) => Promise<void>) {
     this.#options = options;
+    this.#taken = taken;
   }
 
-  /** Prints until the signal. @throws CliError it never will work */
+  get cursor(): string | null {
+    return this.#cursor;
+  }
+
+  /** Goes on until the signal. @throws CliError it never will work */
   async run(): Promise<void> {
-    const { output, signal, stream } = this.#options;
+    const { signal } = this.#options;
     while (!signal.aborted) {
       const closed = await this.#follow();
       if (closed !== null) await this.#recover(closed);
-    }
-    if (output.terminal && this.#cursor !== null) {
-      await output.note(`to go on from here: isthmus tail ${stream} --from ${this.#cursor}`);
     }
   }
 
@@ -149,10 +173,11 @@ class Tail {
       case "subscribed":
         if (this.#failures > 0) await output.note("connected again");
         if (isGap(frame["gap"])) await output.note(gapText(stream, frame["gap"]));
+        await this.#begin();
         break;
       case "message": {
         const { op: _op, sub: _sub, ...message } = frame;
-        await printMessage(output, message as MessageJson);
+        await this.#taken(message as MessageJson);
         break;
       }
       case "error":
@@ -164,6 +189,12 @@ class Tail {
     if (typeof frame["cursor"] !== "string") return;
     this.#cursor = frame["cursor"];
     this.#failures = 0;
+  }
+
+  async #begin(): Promise<void> {
+    if (this.#begun) return;
+    this.#begun = true;
+    await this.#options.begun?.();
   }
 
   /** Waits until the connection should be made again. @throws CliError it should not */

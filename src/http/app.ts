@@ -113,7 +113,7 @@ function listen(
 /** What Bun routes by itself: the paths where each microsecond counts. */
 function messageRoutes(context: HttpContext) {
   return {
-    "/hooks/:hook": { POST: hookHandler(context) },
+    "/hooks/:hook": hookHandler(context),
     "/streams/:stream/messages": { POST: publishHandler(context) },
   };
 }

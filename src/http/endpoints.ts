@@ -6,7 +6,7 @@
 import { KINDS } from "../rules/document.ts";
 import type { Role } from "../rules/roles.ts";
 
-export type Method = "GET" | "POST" | "PUT" | "DELETE";
+export type Method = "GET" | "POST" | "PUT" | "DELETE" | "OPTIONS";
 
 /** Who may call: anyone; whoever has a token, the handler looks closer; a role. */
 export type Access = "open" | "token" | Role;
@@ -24,6 +24,7 @@ export type AnswerName =
   | "Definition"
   | "Applied"
   | "Token"
+  | "Verification"
   | "Health"
   | "Text"
   | "Html"
@@ -60,10 +61,31 @@ export const ENDPOINTS: readonly Endpoint[] = [
     path: "/hooks/:hook",
     access: "open",
     side: "public",
-    summary: "Take a webhook; answered once it is on disk",
+    summary: "Take a webhook; answered once it is on disk, as the hook says or with a receipt",
     body: "Bytes",
-    answers: { 202: "Receipt" },
-    problems: [404, 413, 503],
+    answers: { 202: "Receipt", 200: "Text", 204: "Nothing" },
+    problems: [401, 404, 413, 429, 503],
+    isFast: true,
+  },
+  {
+    method: "GET",
+    path: "/hooks/:hook",
+    access: "open",
+    side: "public",
+    summary: "Tell a provider that somebody is here, or give its challenge back",
+    answers: { 200: "Text" },
+    problems: [400, 401, 404, 503],
+    isFast: true,
+  },
+  {
+    method: "OPTIONS",
+    path: "/hooks/:hook",
+    access: "open",
+    side: "public",
+    summary: "Allow a CloudEvents sender to send: the handshake of its webhook specification",
+    headers: ["WebHook-Request-Origin", "WebHook-Request-Rate"],
+    answers: { 204: "Nothing" },
+    problems: [404],
     isFast: true,
   },
   {
@@ -219,6 +241,15 @@ export const ENDPOINTS: readonly Endpoint[] = [
     summary: "Revoke a token",
     answers: { 204: "Nothing" },
     problems: [404, 503],
+  },
+  {
+    method: "GET",
+    path: "/api/verifications/:stream/:partition/:offset",
+    access: "operator",
+    side: "admin",
+    summary: "Check the signature of a stored webhook once more",
+    answers: { 200: "Verification" },
+    problems: [400, 404, 503],
   },
   ...(
     [

@@ -25,6 +25,7 @@ import { receiptResponse } from "./receipts.ts";
 import { readBody, type TimeoutServer } from "./request.ts";
 import type { HttpContext } from "./services.ts";
 import type { SocketHub } from "./socket.ts";
+import { verificationResponse } from "./verify/stored.ts";
 
 /** One call, and what it needs. */
 export interface Call {
@@ -78,6 +79,14 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
       offset: param(call, "offset"),
     };
     return receiptResponse(path, callerIn(call), call.context);
+  },
+  "GET /api/verifications/:stream/:partition/:offset": (call) => {
+    const path = {
+      stream: param(call, "stream"),
+      partition: param(call, "partition"),
+      offset: param(call, "offset"),
+    };
+    return verificationResponse(path, callerIn(call), call.context);
   },
   ...definitionHandlers(),
   "POST /api/apply": async (call) => {

@@ -157,6 +157,18 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
     },
     ["name", "token"],
   ),
+  Verification: object(
+    {
+      valid: { type: "boolean" },
+      hook: TEXT,
+      scheme: TEXT,
+      keyId: TEXT,
+      verifiedWith: { type: "string", description: "The key it was taken in with" },
+      code: TEXT,
+      detail: { type: "string", description: "Why it does not hold, or can't be checked" },
+    },
+    ["valid"],
+  ),
   Health: object(
     {
       status: { enum: ["live", "ready", "not-ready"] },

@@ -35,6 +35,8 @@ const HEADERS: Readonly<Record<string, string>> = {
   "Idempotency-Key": "The same key again gets the first receipt, with duplicate true",
   "If-Match": "Only when this is the state: a revision, or the partition's end",
   "If-None-Match": "*: only when there is none yet",
+  "WebHook-Request-Origin": "Who asks; allowed in WebHook-Allowed-Origin",
+  "WebHook-Request-Rate": "How many a minute it wants; WebHook-Allowed-Rate says how many it may",
   "Last-Event-ID": "The cursor to go on from",
 };
 
@@ -68,6 +70,7 @@ const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = 
   Definition: ["The definition and how it stands", "application/json"],
   Applied: ["What became of each definition", "application/json"],
   Token: ["The token, shown this once", "application/json"],
+  Verification: ["Whether the signature holds, with which key", "application/json"],
   Health: ["How it stands", "application/json"],
   Text: ["Text", "text/plain"],
   Html: ["A page", "text/html"],
@@ -78,7 +81,7 @@ const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = 
 
 const PROBLEMS: Readonly<Record<number, string>> = {
   400: "The request is not valid",
-  401: "No token, or one that is not valid",
+  401: "No token or signature, or one that is not valid",
   403: "The token does not allow it",
   404: "There is no such thing",
   409: "Still in use",

@@ -12,6 +12,7 @@ import {
   ForbiddenError,
   GapError,
   GatewayError,
+  HookUnavailableError,
   InvalidError,
   LimitError,
   NotFoundError,
@@ -52,6 +53,7 @@ const TITLES: Readonly<Record<string, string>> = {
   "offset-out-of-range": "The offset is out of range",
   "rate-limited": "Too much at once",
   "storage-unavailable": "The log can't be used now",
+  "hook-unavailable": "The hook can't check its senders now",
   "database-unavailable": "Definitions can't be read or changed now",
   "upgrade-required": "This is a WebSocket",
   internal: "A failure of the gateway itself",
@@ -162,6 +164,10 @@ const TABLE: readonly {
   })),
   row(FencedError, (error) => ({
     ...unavailable("storage-unavailable", STORAGE_RETRY_S),
+    detail: error.message,
+  })),
+  row(HookUnavailableError, (error) => ({
+    ...unavailable("hook-unavailable", DATABASE_RETRY_S),
     detail: error.message,
   })),
   row(DatabaseError, (error) => ({

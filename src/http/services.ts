@@ -13,6 +13,7 @@ import type { Expression } from "../rules/expression.ts";
 import type { Principal } from "../rules/roles.ts";
 import type { Tokens } from "../rules/tokens.ts";
 import type { Telemetry } from "../telemetry.ts";
+import type { Verifier } from "./verify/verifier.ts";
 
 /** A hook with its expressions compiled. */
 export interface HookFace {
@@ -20,6 +21,8 @@ export interface HookFace {
   readonly document: HookDocument;
   readonly key: Expression | null;
   readonly dedupe: Expression | null;
+  /** What checks its senders; absent where nothing is to be checked. */
+  readonly verifier?: Verifier;
 }
 
 /** What a change has led to. */

@@ -89,13 +89,92 @@ export interface SourceDocument {
   readonly start: Start;
 }
 
+/** How the senders of webhooks prove who they are. */
+export const VERIFY_SCHEMES = [
+  "standard-webhooks",
+  "github",
+  "stripe",
+  "slack",
+  "shopify",
+  "twilio",
+  "gitlab",
+  "discord",
+  "zoom",
+  "sendgrid",
+  "hmac",
+  "basic",
+  "bearer",
+] as const;
+export type VerifyScheme = (typeof VERIFY_SCHEMES)[number];
+
+/** One key that counts; its text may hold references, which are resolved when the hook starts. */
+export interface VerifySecret {
+  readonly text: string;
+  /** When it stops to count, Unix milliseconds; null: never. */
+  readonly untilMs: number | null;
+}
+
+/** How a signature of one's own is made: scheme `hmac`. */
+export interface HmacDocument {
+  readonly header: string;
+  readonly algorithm: "sha1" | "sha256" | "sha384" | "sha512";
+  readonly encoding: "hex" | "base64" | "base64url";
+  /** What stands before the signature in its header. */
+  readonly prefix: string;
+  /** What is signed: text with `{body}`, `{timestamp}`, `{id}`, `{method}`, `{path}`, `{url}`. */
+  readonly base: string;
+  readonly timestampHeader: string | null;
+  readonly idHeader: string | null;
+  readonly keyEncoding: "text" | "hex" | "base64";
+}
+
+export interface VerifyDocument {
+  readonly scheme: VerifyScheme;
+  readonly secrets: readonly VerifySecret[];
+  /** How far the sender's time may be from ours; null: as the scheme has it. */
+  readonly toleranceMs: number | null;
+  /** The hook's address as its sender calls it, where that is signed; null: the public URL's. */
+  readonly url: string | null;
+  /** Scheme `basic` only. */
+  readonly username: string | null;
+  /** Scheme `hmac` only. */
+  readonly hmac: HmacDocument | null;
+}
+
+/** A GET that asks for one of its parameters back. */
+export interface ChallengeDocument {
+  readonly parameter: string;
+  /** The parameter in which the sender shows a token, and the token; null: anyone may ask. */
+  readonly token: { readonly parameter: string; readonly text: string } | null;
+}
+
+export interface HookAnswer {
+  readonly status: number;
+  readonly body: string;
+  readonly contentType: string | null;
+}
+
+export interface HookLimits {
+  readonly bodyBytes: number;
+  /** So many webhooks in so long, and so many at once. */
+  readonly rate: { readonly count: number; readonly perMs: number } | null;
+  /** How many may be under way. */
+  readonly concurrency: number | null;
+}
+
 export interface HookDocument {
   readonly stream: string;
   readonly key: string | null;
   /** CEL; null when none was given; false when turned off. */
   readonly dedupe: string | null | false;
   /** How the sender is verified; null is an open hook. */
-  readonly verify: JsonObject | null;
+  readonly verify: VerifyDocument | null;
+  readonly challenge: ChallengeDocument | null;
+  /** What is answered instead of a receipt; null: as the scheme has it. */
+  readonly answer: HookAnswer | null;
+  readonly limits: HookLimits;
+  /** The methods by which webhooks come. */
+  readonly methods: readonly string[];
 }
 
 export interface RetryDocument {

@@ -1,13 +1,12 @@
 /**
- * Parsers of the documents of bridges, streams, sources, hooks and access; rules have their own
- * file. Each gives null when something is wrong, which is then among the problems.
+ * Parsers of the documents of bridges, streams, sources and access; hooks and rules have files of
+ * their own. Each gives null when something is wrong, which is then among the problems.
  */
 import { z } from "zod";
 import { partitionsMax } from "../limits.ts";
 import type {
   AccessDocument,
   BridgeDocument,
-  HookDocument,
   JsonObject,
   Retention,
   SourceDocument,
@@ -18,7 +17,6 @@ import { findModule, isObject, type ParseContext, parsePlace } from "./place.ts"
 import { type Problems, shown } from "./problems.ts";
 import * as shapes from "./shapes.ts";
 import { didYouMean } from "./suggest.ts";
-import { escapePointer } from "./template.ts";
 
 const DAY_MS = 86_400_000;
 const GIB = 1024 ** 3;
@@ -153,47 +151,10 @@ export function parseSource(
   };
 }
 
-/** Expressions that run before the message is stored. */
-function checkEarly(pointer: string, source: unknown, problems: Problems): void {
+/** Checks an expression that runs before the message is stored. */
+export function checkEarly(pointer: string, source: unknown, problems: Problems): void {
   if (typeof source !== "string") return;
   problems.check(pointer, () => compileExpression(source, { stored: false }));
-}
-
-const hookShape = shapes.strict({
-  stream: shapes.name,
-  key: shapes.expression.optional(),
-  dedupe: z.union([z.literal(false), shapes.expression]).optional(),
-  verify: z.record(z.string(), z.unknown()).optional(),
-});
-
-/** Parses the document of a hook. */
-export function parseHook(
-  document: JsonObject,
-  _context: ParseContext,
-  problems: Problems,
-): HookDocument | null {
-  const shape = hookShape.safeParse(document);
-  if (!shape.success) problems.addIssues(document, shape.error.issues);
-  const { key, dedupe, verify } = document;
-  checkEarly("/key", key, problems);
-  checkEarly("/dedupe", dedupe, problems);
-  if (isObject(verify)) checkVerify(verify, problems);
-  if (!shape.success) return null;
-  const { data } = shape;
-  return { stream: data.stream, key: data.key ?? null, dedupe: data.dedupe ?? null, verify: null };
-}
-
-function checkVerify(verify: JsonObject, problems: Problems): void {
-  const { scheme } = verify;
-  if (typeof scheme !== "string") {
-    problems.add("/verify/scheme", `expected the name of a scheme, found ${shown(scheme)}`);
-  } else if (scheme !== "none") {
-    problems.add("/verify/scheme", shapes.notAvailable(`scheme ${JSON.stringify(scheme)}`));
-  } else {
-    for (const key of Object.keys(verify).filter((each) => each !== "scheme")) {
-      problems.add(`/verify/${escapePointer(key)}`, shapes.unknownKey(key, ["scheme"]));
-    }
-  }
 }
 
 /** A stream's name in which `*` stands for any characters. */

@@ -14,7 +14,8 @@ import {
   type SourceDocument,
   type StreamDocument,
 } from "./document.ts";
-import { parseAccess, parseBridge, parseHook, parseSource, parseStream } from "./kinds.ts";
+import { parseHook } from "./hook.ts";
+import { parseAccess, parseBridge, parseSource, parseStream } from "./kinds.ts";
 import { isObject, type ParseContext } from "./place.ts";
 import { Problems, shown } from "./problems.ts";
 import { parseRule } from "./rule.ts";

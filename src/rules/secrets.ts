@@ -226,6 +226,8 @@ const secretHeaderPattern = /authorization|cookie|api-?key|token|secret|password
 /** Fields that hold a secret, under these parents. */
 const secretFields: Readonly<Record<string, ReadonlySet<string>>> = {
   verify: new Set(["secret", "secrets", "password", "token", "tokens"]),
+  secret: new Set(["secret"]),
+  secrets: new Set(["secret"]),
   sign: new Set(["secret", "secrets"]),
   jwt: new Set(["secret", "secrets"]),
   tls: new Set(["key", "passphrase"]),

@@ -78,8 +78,8 @@ test.each<[kind: Kind, document: JsonObject, problems: Record<string, string>]>(
   ],
   [
     "hooks",
-    { stream: "s", verify: { scheme: "stripe" } },
-    { "/verify/scheme": 'scheme "stripe" is not available yet' },
+    { stream: "s", verify: { scheme: "jwt" } },
+    { "/verify/scheme": 'scheme "jwt" is not available yet' },
   ],
   [
     "access",

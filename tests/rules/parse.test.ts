@@ -78,6 +78,10 @@ describe("what is not said has a default", () => {
       key: null,
       dedupe: null,
       verify: null,
+      challenge: null,
+      answer: null,
+      limits: { bodyBytes: 16 * 1024 * 1024, rate: null, concurrency: null },
+      methods: ["POST"],
     });
     expect(
       parse("hooks", { stream: "s", verify: { scheme: "none" }, dedupe: false }),

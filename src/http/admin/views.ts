@@ -85,14 +85,17 @@ function hookStatus(hook: Definition<HookDocument>, services: HttpServices): unk
   const { accepted, codes } = services.telemetry.intake(`hook/${hook.name}`);
   const path = `/hooks/${encodeURIComponent(hook.name)}`;
   const base = services.config.publicUrl?.replace(/\/+$/, "") ?? null;
+  const checked = services.gateway.hook(hook.name)?.verifier?.status() ?? null;
+  const { verify } = hook.parsed;
   return {
-    state: "active",
-    error: null,
+    state: checked === null || checked.error === null ? "active" : "failing",
+    error: checked?.error ?? null,
     url: base === null ? path : `${base}${path}`,
-    verified: hook.parsed.verify !== null,
+    verified: verify !== null,
+    ...(verify === null ? {} : { scheme: verify.scheme, keys: checked?.keys ?? [] }),
     accepted,
     refused: Object.fromEntries(codes),
-    ...(hook.parsed.verify === null ? { warning: notVerified(hook.name) } : {}),
+    ...(verify === null ? { warning: notVerified(hook.name) } : {}),
   };
 }
 

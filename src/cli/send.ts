@@ -1,0 +1,141 @@
+/**
+ * `isthmus send`: signs a file as a provider would and posts it to a hook, to try the hook out
+ * without the provider. The scheme and its settings are read from the hook; the secret is not to
+ * be had from the gateway and comes from a flag, or the variable that the hook refers to.
+ */
+import { readFile } from "node:fs/promises";
+import type { Command } from "commander";
+import { InvalidError } from "../errors.ts";
+import { signWebhook } from "../http/verify/sign.ts";
+import type { HookDocument, Json, JsonObject, VerifyDocument } from "../rules/document.ts";
+import { parseDefinition } from "../rules/parse.ts";
+import { referencesIn, withoutReferences } from "../rules/references.ts";
+import { type Client, connect } from "./client.ts";
+import { type ConnectionFlags, withConnection } from "./connection.ts";
+import { CliError, UsageError } from "./failure.ts";
+import { Output } from "./output.ts";
+import { readInput } from "./publish.ts";
+
+interface Flags extends ConnectionFlags {
+  readonly file: string;
+  readonly scheme?: string;
+  readonly secret?: string;
+  readonly type: string;
+  readonly id?: string;
+}
+
+export function registerSend(program: Command): void {
+  const command = program
+    .command("send")
+    .summary("sign a test webhook and send it to a hook")
+    .description(
+      "Sign a file as the provider would and post it to a hook. The secret is --secret, else the " +
+        "environment variable that the hook names as ${env:NAME}. Schemes that sign with a " +
+        "provider's private key (discord, sendgrid) can't be sent.",
+    )
+    .argument("<hook>", "the hook")
+    .requiredOption("-f, --file <file>", "the body; - reads standard input")
+    .option("--scheme <scheme>", "the scheme (default: the hook's)")
+    .option("--secret <secret>", "the secret to sign with")
+    .option("--type <media-type>", "the content type", "application/json")
+    .option("--id <id>", "the message's id, where the scheme has one in a header (default: random)")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  isthmus send stripe -f event.json --secret whsec_test
+  isthmus send calls --scheme twilio -f call.txt --type application/x-www-form-urlencoded`,
+    );
+  withConnection(command).action(send);
+}
+
+async function send(hook: string, flags: Flags): Promise<void> {
+  const client = await connect(flags);
+  const output = new Output(flags);
+  const body = await bodyOf(flags.file);
+  const path = `/hooks/${encodeURIComponent(hook)}`;
+  const { verify, url } = await lookUp(client, hook, flags);
+  const headers: Record<string, string> = { "content-type": flags.type };
+  let query = "";
+  if (verify !== null) {
+    const signed = signWebhook(verify, secretOf(verify, flags), {
+      method: "POST",
+      url: url ?? `${client.connection.url}${path}`,
+      body,
+      contentType: flags.type,
+      id: flags.id ?? `msg_${crypto.randomUUID()}`,
+      atMs: Date.now(),
+    });
+    Object.assign(headers, signed.headers);
+    query = signed.query;
+  }
+  await post(client, `${client.connection.url}${path}${query}`, { headers, body, output });
+}
+
+async function post(
+  client: Client,
+  url: string,
+  { headers, body, output }: { headers: Record<string, string>; body: Uint8Array; output: Output },
+): Promise<void> {
+  const response = await fetch(url, { method: "POST", headers, body, redirect: "manual" }).catch(
+    (cause: unknown) => {
+      throw client.unreachable(url, cause);
+    },
+  );
+  const text = await response.text();
+  if (output.json) await output.value({ status: response.status, body: text });
+  else if (response.ok) await output.line(`${response.status} ${text}`.trimEnd());
+  if (!response.ok) throw new CliError(`the hook answered ${response.status} ${text}`.trimEnd());
+}
+
+interface Known {
+  readonly verify: VerifyDocument | null;
+  /** As the gateway knows itself; null when it has no public URL. */
+  readonly url: string | null;
+}
+
+/** How the hook verifies, and the URL that it takes for its own. */
+async function lookUp(client: Client, hook: string, flags: Flags): Promise<Known> {
+  const { json } = await client.call({ path: `/api/hooks/${encodeURIComponent(hook)}` });
+  const { document, status } = (json ?? {}) as {
+    readonly document?: JsonObject;
+    readonly status?: { readonly url?: unknown };
+  };
+  const own = (document?.["verify"] ?? { scheme: "none" }) as JsonObject;
+  const isOwn = flags.scheme === undefined || flags.scheme === own["scheme"];
+  const verify = verifyOf(isOwn ? own : { scheme: flags.scheme ?? "none", secret: "-" });
+  const url = verify?.url ?? status?.url;
+  return { verify, url: typeof url === "string" && URL.canParse(url) ? url : null };
+}
+
+function verifyOf(verify: Json): VerifyDocument | null {
+  const context = { modules: new Map(), bridges: new Map() };
+  try {
+    return (parseDefinition("hooks", "it", { stream: "s", verify }, context) as HookDocument)
+      .verify;
+  } catch (error) {
+    if (error instanceof InvalidError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+function secretOf({ secrets }: VerifyDocument, flags: Flags): string {
+  if (flags.secret !== undefined) return flags.secret;
+  for (const { text } of secrets) {
+    const [reference] = referencesIn(text);
+    if (reference?.from !== "env" || withoutReferences(text) !== "") continue;
+    const value = process.env[reference.name];
+    if (value !== undefined && value !== "") return value;
+  }
+  throw new UsageError("no secret to sign with: give --secret");
+}
+
+async function bodyOf(path: string): Promise<Uint8Array> {
+  if (path === "-") return await readInput();
+  try {
+    return await readFile(path);
+  } catch (cause) {
+    const code = (cause as { code?: string }).code ?? "unknown";
+    throw new UsageError(`${path} can't be read (${code})`);
+  }
+}
