@@ -23,8 +23,8 @@ export class Inbox<Item> {
   readonly #unsettledBytesMax: number;
   readonly #notice = new Notice();
   #items: Item[] = [];
-  #start = 0;
   #heldBytes = 0;
+  #heldCount = 0;
   #unsettledBytes = 0;
   #failure: Error | null = null;
 
@@ -39,18 +39,25 @@ export class Inbox<Item> {
     return this.#heldBytes;
   }
 
+  /** Messages that wait here or are unsettled. */
+  get heldCount(): number {
+    return this.#heldCount;
+  }
+
   /** Takes an arrival in; nothing more is taken in after `fail`. */
   push(item: Item): void {
     if (this.#failure !== null) return;
     this.#items.push(item);
     this.#heldBytes += this.#bytesOf(item);
+    this.#heldCount += 1;
     this.#notice.notify();
   }
 
-  /** Gives back the bytes of what was taken and is settled. */
-  settled(bytes: number): void {
-    this.#heldBytes -= bytes;
-    this.#unsettledBytes -= bytes;
+  /** Gives back the room of what was taken, once the broker knows that it is settled. */
+  settled(taken: Taken<Item>): void {
+    this.#heldBytes -= taken.bytes;
+    this.#heldCount -= taken.items.length;
+    this.#unsettledBytes -= taken.bytes;
     this.#notice.notify();
   }
 
@@ -58,7 +65,6 @@ export class Inbox<Item> {
   fail(error: Error): void {
     this.#failure ??= error;
     this.#items = [];
-    this.#start = 0;
     this.#notice.notify();
   }
 
@@ -80,25 +86,19 @@ export class Inbox<Item> {
 
   #group(): Taken<Item> {
     let bytes = 0;
-    let end = this.#start;
-    const endMax = Math.min(this.#items.length, this.#start + DELIVERY_MESSAGES_MAX);
-    for (; end < endMax; end += 1) {
-      const item = this.#items[end];
-      if (item === undefined) break;
+    let count = 0;
+    for (const item of this.#items) {
+      if (count === DELIVERY_MESSAGES_MAX) break;
       const more = bytes + this.#bytesOf(item);
-      const alone = end === this.#start;
+      const alone = count === 0;
       if (more > DELIVERY_BYTES_MAX && !alone) break;
       const first = alone && this.#unsettledBytes === 0;
       if (this.#unsettledBytes + more > this.#unsettledBytesMax && !first) break;
       bytes = more;
+      count += 1;
     }
-    const items = this.#items.slice(this.#start, end);
     this.#unsettledBytes += bytes;
-    this.#start = end;
-    if (this.#start === this.#items.length) {
-      this.#items = [];
-      this.#start = 0;
-    }
-    return { items, bytes };
+    // Taken out, not passed over: an inbox that is never empty would hold on to all it ever had.
+    return { items: this.#items.splice(0, count), bytes };
   }
 }

@@ -22,7 +22,10 @@ export class Settling<Item> {
     return entry;
   }
 
-  /** Settles one and returns the acked ones that the broker may be told of, oldest first. */
+  /**
+   * Settles one and returns the acked ones that the broker may be told of, oldest first. An acked
+   * one behind an open one is held until then: to the broker it is unsettled.
+   */
   settle(entry: Entry<Item>, state: "acked" | "nacked"): readonly Entry<Item>[] {
     if (entry.state !== "open") throw new TypeError("a delivery is settled once");
     entry.state = state;

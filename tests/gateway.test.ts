@@ -5,10 +5,10 @@
 import { afterEach, beforeEach, expect, setDefaultTimeout, test } from "bun:test";
 import { join } from "node:path";
 import type { BridgeModule } from "../src/bridge.ts";
-import { systemClock } from "../src/clock.ts";
-import { InvalidError } from "../src/errors.ts";
+import { type Clock, systemClock } from "../src/clock.ts";
+import { InvalidError, StorageError } from "../src/errors.ts";
 import { Gateway, type GatewayEvents } from "../src/gateway.ts";
-import { realDisk } from "../src/log/disk.ts";
+import { type Disk, realDisk } from "../src/log/disk.ts";
 import { type FileLog, openFileLog } from "../src/log/files.ts";
 import { Streams } from "../src/log/stream.ts";
 import { decodeText, encodeText } from "../src/message.ts";
@@ -46,7 +46,14 @@ afterEach(async () => {
 
 const modules: ReadonlyMap<string, BridgeModule> = new Map([["memory", memoryModule()]]);
 
-async function live(): Promise<Life> {
+interface Surroundings {
+  readonly disk?: Disk;
+  readonly clock?: Clock;
+  readonly segmentBytes?: number;
+}
+
+async function live(surroundings: Surroundings = {}): Promise<Life> {
+  const { disk = realDisk, clock = systemClock, segmentBytes } = surroundings;
   const warnings: string[] = [];
   const warn = (sentence: string): void => {
     warnings.push(sentence);
@@ -63,8 +70,9 @@ async function live(): Promise<Life> {
   const log = stack.use(
     await openFileLog({
       folder: join(folder.path, "streams"),
-      disk: realDisk,
-      clock: systemClock,
+      disk,
+      clock,
+      ...(segmentBytes === undefined ? {} : { segmentBytes }),
       random: (count) => crypto.getRandomValues(new Uint8Array(count)),
       onFatal: nothing,
       onCommit: nothing,
@@ -91,7 +99,7 @@ async function live(): Promise<Life> {
     streams,
     store,
     modules,
-    clock: systemClock,
+    clock,
     random: Math.random,
     events,
   });
@@ -283,4 +291,94 @@ test("a deleted rule takes its cursor with it", async () => {
   await stream.appendOne(message("c", { body: encodeText("c") })).durable;
   await drained(life);
   expect(bodies("out")).toEqual(["a", "c"]);
+});
+
+test("a bridge that is deleted while older messages wait for it holds nothing else up", async () => {
+  await using life = await live();
+  broker.createTopic("out");
+  await broker.line().down();
+  const bridge = { kind: "memory", broker: name };
+  const to = { name: "t", topic: "out" };
+  await apply(life, {
+    bridges: { gone: bridge, m: bridge },
+    rules: { r: { from: "in", to: { ...to, bridge: "gone" } } },
+  });
+  await life.gateway.streams.stream("in").appendOne(message("a")).durable;
+  await apply(life, { rules: { r: { from: "in", to: { ...to, bridge: "m" } } } });
+  await life.gateway.change([{ kind: "bridges", name: "gone", document: null }], { by: "test" });
+  await waitFor("it is told", () =>
+    life.gateway.routes().some(({ error }) => error?.includes("no bridge gone") === true),
+  );
+  await broker.line().up();
+  await apply(life, { rules: { other: { from: "in", to: { ...to, bridge: "m" } } } });
+  await life.gateway.streams.stream("in").appendOne(message("b")).durable;
+  await waitFor("another rule goes on", () => broker.messages("out").length === 1);
+  await apply(life, { bridges: { gone: bridge } });
+  await drained(life);
+});
+
+test("a change that a full disk keeps from taking effect is tried again, and nothing goes", async () => {
+  let isFull = false;
+  const full = (path: string): void => {
+    const cause = Object.assign(new Error("ENOSPC: no space"), { code: "ENOSPC" });
+    if (isFull) throw new StorageError(`can't write ${path}`, { cause });
+  };
+  const disk: Disk = {
+    ...realDisk,
+    async open(path, mode) {
+      const file = await realDisk.open(path, mode);
+      const write = file.write.bind(file);
+      file.write = (bytes, position) => {
+        full(path);
+        write(bytes, position);
+      };
+      return file;
+    },
+  };
+  const clock: Clock = {
+    ...systemClock,
+    // Retention looks often.
+    sleep: (ms, signal) => systemClock.sleep(ms === 10_000 ? 10 : ms, signal),
+  };
+  await using life = await live({ disk, clock, segmentBytes: 400 });
+  broker.createTopic("out");
+  await broker.line().down();
+  const to = { bridge: "m", topic: "out" };
+  await apply(life, {
+    bridges: { m: { kind: "memory", broker: name } },
+    streams: { in: { retention: { after: "routed" } } },
+    rules: { r: { from: "in", to } },
+  });
+  const stream = life.gateway.streams.stream("in");
+  const sent = Array.from({ length: 10 }, (_, index) => `m${index}`);
+  for (const body of sent) {
+    await stream.appendOne(message(body, { body: encodeText(body.repeat(40)) })).durable;
+  }
+  isFull = true;
+  const change = apply(life, {
+    bridges: { m: { kind: "memory", broker: name, username: "other" } },
+    rules: { r: { from: "in", set: { body: "new" }, to } },
+  });
+  await expect(change).rejects.toThrow(StorageError);
+  expect(life.gateway.readiness().ready).toBe(false);
+  await Bun.sleep(150);
+  expect(stream.partitions[0]?.offsetStart).toBe(0);
+  isFull = false;
+  await broker.line().up();
+  await waitFor("the change is in effect", () => life.gateway.readiness().ready);
+  await drained(life);
+  expect(bodies("out")).toEqual(sent.map((body) => body.repeat(40)));
+});
+
+test("what is stored while it stops is not begun any more", async () => {
+  const life = await live();
+  const changed = life.gateway.stop();
+  await life.store.change(
+    [{ kind: "bridges", name: "m", document: { kind: "memory", broker: name } }],
+    { by: "test" },
+  );
+  await changed;
+  await life.gateway.refresh();
+  expect(life.gateway.bridgeStatus("m").sinceMs).toBe(0);
+  await life[Symbol.asyncDispose]();
 });

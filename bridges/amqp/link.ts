@@ -85,7 +85,9 @@ export class Link implements AsyncDisposable {
       const { options, socket, place } = connectOptions(url, endpoint);
       const connecting = amqplib.connect(options, socket);
       try {
-        return new Link(await abortable(connecting, signal), onLost);
+        const model = await abortable(connecting, signal);
+        if (!hasEnded(model)) return new Link(model, onLost);
+        failures.push(`${place.host}:${place.port} closed the connection as soon as it was open`);
       } catch (error) {
         if (signal.aborted) break;
         if (codeOf(error) === null && (await speaksAmqp1(place))) throw otherProtocol(place, error);
@@ -263,6 +265,15 @@ async function abortable(
   } finally {
     signal.removeEventListener("abort", abort);
   }
+}
+
+/**
+ * Whether a connection ended before anybody could listen: the broker's close can come in the same
+ * packet as its consent, and the library tells of it before it hands the connection over.
+ */
+function hasEnded(model: ChannelModel): boolean {
+  const { stream } = model.connection as { stream?: { writableEnded?: boolean } };
+  return stream?.writableEnded === true;
 }
 
 /** Lets go of the socket without a word; the library has no public way to. */

@@ -1,10 +1,10 @@
 /**
  * Takes messages from a queue. The broker pushes as many as the prefetch says; what has arrived
  * together is delivered together. Bodies held unsettled stay within a bound of bytes although the
- * protocol counts messages: over it the consumer is cancelled, and it is taken up again with a
- * prefetch that fits the size that messages turned out to have. Acks cover many at once. A queue
- * has no positions: where a source starts does not apply, and a tap has what came since it was
- * first made.
+ * protocol counts messages: a prefetch that is used up is replaced by one that fits the size that
+ * messages turned out to have, at once while little is held, else when little is held again. So
+ * the count alone never stops who settles late. Acks cover many at once. A queue has no positions:
+ * where a source starts does not apply, and a tap has what came since it was first made.
  */
 import type { Channel, ConsumeMessage } from "amqplib";
 import type { Delivery, Source, SourceOptions } from "../../src/bridge.ts";
@@ -18,8 +18,10 @@ import { type Creation, problemOf, queueOptions } from "./places.ts";
 
 /** Messages that the broker pushes before anything is known of their size. Count. */
 const PREFETCH_FIRST = 64;
-/** Messages unsettled at most, however small: more would only wait here. Count. */
+/** Messages of one prefetch at most, however small: more would only wait here. Count. */
 const PREFETCH_MAX = 1000;
+/** How much of the bounds of bytes and of messages may be held for the queue to be taken up anew. */
+const RENEW_SHARE = 0.5;
 /** How much one message counts in the moving average of sizes. */
 const AVERAGE_SHARE = 0.05;
 
@@ -28,20 +30,36 @@ export type SourcePlace =
   | { readonly queue: string; readonly creation: Creation | null }
   | { readonly exchange: string; readonly bind: readonly string[] };
 
+/** What one consumer was started with; the broker pushes no more than `count` of it unsettled. */
+interface Prefetch {
+  readonly count: number;
+  /** Messages that have come and of which the broker does not know yet that they are settled. */
+  unsettled: number;
+}
+
+interface Arrival {
+  readonly message: ConsumeMessage;
+  readonly prefetch: Prefetch;
+}
+
 /** The reading end of one queue. */
 export class AmqpSource implements Source {
   readonly #channel: Channel;
+  readonly #link: Link;
   readonly #place: Place;
   readonly #clock: Clock;
   readonly #bytesMax: number;
-  readonly #inbox: Inbox<ConsumeMessage>;
-  readonly #settling = new Settling<ConsumeMessage>();
+  readonly #inbox: Inbox<Arrival>;
+  readonly #settling = new Settling<Arrival>();
   #averageBytes = 0;
   #consumerTag: string | null = null;
-  #prefetch = 0;
-  #prefetchWanted = PREFETCH_FIRST;
   #seen = 0;
-  #tuning: Promise<void> | null = null;
+  #widenAt = 2 * PREFETCH_FIRST;
+  #prefetch: Prefetch = { count: 0, unsettled: 0 };
+  /** Acked, and the broker is to be told. */
+  #owed: Entry<Arrival>[] = [];
+  /** A change of the consumer that is under way; acks wait for it. */
+  #changing: Promise<void> | null = null;
 
   private constructor(parts: {
     channel: Channel;
@@ -52,6 +70,7 @@ export class AmqpSource implements Source {
   }) {
     const { channel, link } = parts;
     this.#channel = channel;
+    this.#link = link;
     this.#place = parts.place;
     this.#clock = parts.clock;
     this.#bytesMax = parts.bytesMax;
@@ -87,15 +106,15 @@ export class AmqpSource implements Source {
       clock: parts.clock,
       bytesMax: options.unsettledBytesMax,
     });
-    source.#tuning = source.#consume();
+    source.#changing = source.#consume(PREFETCH_FIRST);
     try {
-      await source.#tuning;
+      await source.#changing;
     } catch (error) {
       const refusal = refusalOf(error);
       if (refusal === null) throw link.disconnected();
       throw new InvalidError(problemOf("queue", queue, refusal), [], { cause: error });
     } finally {
-      source.#tuning = null;
+      source.#changing = null;
     }
     source.#tune();
     return source;
@@ -107,7 +126,7 @@ export class AmqpSource implements Source {
     const entry = this.#settling.add(taken.items, taken.bytes);
     const nowMs = this.#clock.nowMs();
     return {
-      messages: taken.items.map((message) => decodeMessage(message, this.#place, nowMs)),
+      messages: taken.items.map(({ message }) => decodeMessage(message, this.#place, nowMs)),
       ack: async () => this.#settle(entry, "acked"),
       nack: async () => this.#settle(entry, "nacked"),
     };
@@ -115,80 +134,123 @@ export class AmqpSource implements Source {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#inbox.fail(new DisconnectedError("the source was closed"));
-    await this.#tuning;
+    await this.#changing;
     await closeChannel(this.#channel);
   }
 
-  #settle(entry: Entry<ConsumeMessage>, state: "acked" | "nacked"): void {
+  #settle(entry: Entry<Arrival>, state: "acked" | "nacked"): void {
     const { failure } = this.#inbox;
     if (failure !== null) throw failure;
+    if (this.#link.isLost) throw this.#link.disconnected();
+    const acked = this.#settling.settle(entry, state);
     if (state === "nacked") {
-      for (const message of entry.items) this.#channel.nack(message, false, true);
+      for (const { message } of entry.items) this.#channel.nack(message, false, true);
+      this.#told(entry);
     }
-    const last = this.#settling.settle(entry, state).at(-1)?.items.at(-1);
-    if (last !== undefined) this.#channel.ack(last, true);
-    this.#inbox.settled(entry.bytes);
+    this.#owed.push(...acked);
+    if (this.#changing === null) this.#tellOwed();
     this.#tune();
   }
 
-  #arrived(message: ConsumeMessage | null): void {
+  #tellOwed(): void {
+    const last = this.#owed.at(-1)?.items.at(-1);
+    if (last === undefined) return;
+    this.#channel.ack(last.message, true);
+    for (const entry of this.#owed) this.#told(entry);
+    this.#owed = [];
+  }
+
+  /** The broker knows that these are settled, and may push as many more. */
+  #told(entry: Entry<Arrival>): void {
+    for (const { prefetch } of entry.items) prefetch.unsettled -= 1;
+    this.#inbox.settled(entry);
+  }
+
+  #arrived(message: ConsumeMessage | null, prefetch: Prefetch): void {
     if (message === null) {
       const { queue } = this.#place;
       this.#inbox.fail(new DisconnectedError(`the queue "${queue}" was deleted or moved away`));
       return;
     }
-    const bytes = bytesOf(message);
+    const bytes = message.content.byteLength;
     this.#averageBytes += (bytes - this.#averageBytes) * (this.#seen === 0 ? 1 : AVERAGE_SHARE);
     this.#seen += 1;
-    this.#inbox.push(message);
+    prefetch.unsettled += 1;
+    this.#inbox.push({ message, prefetch });
     this.#tune();
   }
 
-  /** Sets the prefetch that is wanted now, and has it applied when it changed. */
+  /**
+   * Changes the prefetch when it is time to; called after each change of what that depends on. A
+   * consumer is cancelled only when its prefetch is used up, so that no message is on its way to
+   * it: a quorum queue takes such messages back and gives them again behind later ones.
+   */
   #tune(): void {
-    const fitting = Math.floor(this.#bytesMax / Math.max(1, this.#averageBytes));
-    const fits = Math.max(1, Math.min(PREFETCH_MAX, fitting));
-    const { heldBytes } = this.#inbox;
-    const wanted = this.#prefetchWanted;
-    if (heldBytes >= this.#bytesMax) this.#prefetchWanted = 0;
-    else if (wanted === 0) this.#prefetchWanted = heldBytes <= this.#bytesMax / 2 ? fits : 0;
-    else if (fits >= 2 * wanted && this.#seen >= 2 * wanted) this.#prefetchWanted = fits;
-    if (this.#prefetchWanted === this.#prefetch || this.#tuning !== null) return;
-    this.#tuning = this.#retune();
+    if (this.#changing !== null || this.#inbox.failure !== null) return;
+    const { count, unsettled } = this.#prefetch;
+    const { heldBytes, heldCount } = this.#inbox;
+    const hasRoom =
+      heldBytes <= this.#bytesMax * RENEW_SHARE && heldCount <= PREFETCH_MAX * RENEW_SHARE;
+    const fits = this.#fits();
+    if (unsettled >= count) {
+      if (hasRoom) this.#changing = this.#change(() => this.#consume(fits));
+      else if (heldBytes >= this.#bytesMax && count > 0) {
+        this.#changing = this.#change(() => this.#consume(0));
+      }
+    } else if (hasRoom && fits >= 2 * count && this.#seen >= this.#widenAt) {
+      this.#changing = this.#change(() => this.#widen());
+    }
   }
 
-  /** Never rejects: a failure ends the source. */
-  async #retune(): Promise<void> {
+  /** How many messages of the size seen of late fit into the bound. */
+  #fits(): number {
+    const count = Math.floor(this.#bytesMax / Math.max(1, this.#averageBytes));
+    return Math.max(1, Math.min(PREFETCH_MAX, count));
+  }
+
+  /** Acks wait until the change is done. Never rejects: a failure ends the source. */
+  async #change(change: () => Promise<void>): Promise<void> {
     try {
-      while (this.#prefetchWanted !== this.#prefetch && this.#inbox.failure === null) {
-        await this.#consume();
-      }
+      await change();
+      this.#tellOwed();
     } catch (cause) {
       this.#inbox.fail(
         new DisconnectedError(`the queue can't be read on: ${errorText(cause)}`, { cause }),
       );
     }
-    this.#tuning = null;
+    this.#changing = null;
+    this.#tune();
   }
 
-  /** Takes up the queue with the wanted prefetch; 0 leaves it. What was pushed stays ours. */
-  async #consume(): Promise<void> {
-    const prefetch = this.#prefetchWanted;
+  /**
+   * Widens the prefetch of a source whose acks come too soon for it to be ever used up here, while
+   * on a slow network it is the bound of what can be on its way. With acks held back the prefetch
+   * fills up, as soon as what the last acks called forth has come: that is behind the second of two
+   * answers. When it does not, the queue has no more.
+   */
+  async #widen(): Promise<void> {
+    const { count } = this.#prefetch;
+    await this.#channel.prefetch(count);
+    await this.#channel.prefetch(count);
+    this.#widenAt = this.#seen + PREFETCH_MAX;
+    if (this.#prefetch.unsettled >= count) await this.#consume(this.#fits());
+  }
+
+  /** Takes up the queue with so many to push; 0 leaves it. What was pushed stays ours. */
+  async #consume(count: number): Promise<void> {
     if (this.#consumerTag !== null) await this.#channel.cancel(this.#consumerTag);
     this.#consumerTag = null;
-    if (prefetch > 0) {
-      await this.#channel.prefetch(prefetch);
-      const onMessage = (message: ConsumeMessage | null): void => this.#arrived(message);
-      // The loop that calls this waits for it, so no other consumer is started meanwhile.
-      this.#consumerTag = (
-        await this.#channel.consume(this.#place.queue, onMessage, {})
-      ).consumerTag;
-    }
+    const prefetch: Prefetch = { count, unsettled: 0 };
     this.#prefetch = prefetch;
+    if (count === 0) return;
+    await this.#channel.prefetch(count);
+    const onMessage = (message: ConsumeMessage | null): void => this.#arrived(message, prefetch);
+    // One change at a time, so no other consumer is started meanwhile.
+    this.#consumerTag = (await this.#channel.consume(this.#place.queue, onMessage, {})).consumerTag;
   }
 }
 
-function bytesOf(message: ConsumeMessage): number {
+function bytesOf({ message }: Arrival): number {
   return message.content.byteLength;
 }
 

@@ -58,6 +58,8 @@ export class Link implements AsyncDisposable {
   #paused = false;
   /** Something came in since the last ping went out, or could not be read. */
   #heard = false;
+  /** Nothing had come when there should have been an answer. */
+  #isSuspect = false;
 
   private constructor(client: MqttClient, options: LinkOptions) {
     this.client = client;
@@ -178,6 +180,7 @@ export class Link implements AsyncDisposable {
     });
     this.client.on("packetreceive", (packet: Packet) => {
       this.#heard = true;
+      this.#isSuspect = false;
       if (packet.cmd !== "publish") return;
       qos = packet.qos;
       packet.qos = 0;
@@ -190,9 +193,17 @@ export class Link implements AsyncDisposable {
     // The answer to a ping is behind what we have not read yet; anything that comes shows life.
     const timeout = this.client.onKeepaliveTimeout.bind(this.client);
     this.client.onKeepaliveTimeout = () => {
-      if (!this.#paused && !this.#heard) return timeout();
-      this.client.sendPing();
-      this.client.reschedulePing(true);
+      if (this.#paused || this.#heard) {
+        this.#isSuspect = false;
+        this.client.sendPing();
+        this.client.reschedulePing(true);
+      } else if (this.#isSuspect) {
+        timeout();
+      } else {
+        // When this process stood still, the answer waits to be read: it is, before the next call
+        // of this, half a keep-alive from now.
+        this.#isSuspect = true;
+      }
     };
   }
 

@@ -41,7 +41,6 @@ export class MqttSource implements Source {
   readonly #bytesMax: number;
   readonly #inbox: Inbox<Arrival>;
   readonly #settling = new Settling<Arrival>();
-  #held = 0;
   #link: Link | null = null;
 
   private constructor(place: Place, clock: Clock, bytesMax: number) {
@@ -115,8 +114,7 @@ export class MqttSource implements Source {
       ),
     );
     this.#link?.ack(acks);
-    this.#held -= entry.items.length;
-    this.#inbox.settled(entry.bytes);
+    for (const one of acked) this.#inbox.settled(one);
     this.#tune();
   }
 
@@ -131,7 +129,6 @@ export class MqttSource implements Source {
   }
 
   #arrived(arrival: Arrival): void {
-    this.#held += 1;
     this.#inbox.push(arrival);
     this.#tune();
   }
@@ -143,7 +140,8 @@ export class MqttSource implements Source {
   /** Reads on or not, by what is held. */
   #tune(): void {
     if (this.#link === null) return;
-    this.#link.paused = this.#inbox.heldBytes >= this.#bytesMax || this.#held >= UNSETTLED_MAX;
+    const { heldBytes, heldCount } = this.#inbox;
+    this.#link.paused = heldBytes >= this.#bytesMax || heldCount >= UNSETTLED_MAX;
   }
 }
 

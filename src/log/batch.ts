@@ -69,6 +69,13 @@ export function sealBatch(
   view.setUint32(60, Bun.hash.crc32(bytes.subarray(start, start + 60)), true);
 }
 
+/** A mark: a batch of nothing, which says that all below `baseOffset` is on disk. */
+export function sealMark(mark: Pick<BatchHeader, "baseOffset" | "salt" | "appendedAtMs">): Buffer {
+  const bytes = Buffer.alloc(BATCH_HEADER_BYTES);
+  sealBatch(bytes, 0, { ...mark, payloadBytes: 0, count: 0, knownSynced: mark.baseOffset });
+  return bytes;
+}
+
 /**
  * The header at a place, or null when there is no valid one: magic, salt, its CRC and sizes agree.
  * With `salt` null any salt will do.

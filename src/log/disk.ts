@@ -25,6 +25,7 @@ export interface DiskFile {
 export interface Disk {
   /** `create` fails when it is there; `write` and `read` when it is not. */
   open(path: string, mode: "read" | "write" | "create"): Promise<DiskFile>;
+  /** @throws StorageError, fatal unless it is sure that nothing was renamed */
   rename(from: string, to: string): Promise<void>;
   remove(path: string): Promise<void>;
   /** Names in a folder, sorted; empty when there is no such folder. */
@@ -145,7 +146,13 @@ export const realDisk: Disk = {
     attempt(`can't open ${path}`, () =>
       Promise.resolve(new RealFile(path, fs.openSync(path, FLAGS[mode], 0o640))),
     ),
-  rename: (from, to) => attempt(`can't rename ${from}`, () => fs.promises.rename(from, to)),
+  async rename(from, to) {
+    try {
+      await fs.promises.rename(from, to);
+    } catch (error) {
+      throw storageError(`can't rename ${from}`, error, !isFull(error));
+    }
+  },
   remove: (path) => attempt(`can't remove ${path}`, () => fs.promises.unlink(path)),
   async list(folder) {
     try {

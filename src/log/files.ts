@@ -2,15 +2,15 @@
  * The log in segment files: DATA/streams/STREAM/PARTITION/. Opening it recovers every partition
  * before anything is served. One process owns the folder (lock.ts).
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { errorText, InvalidError, type StorageError } from "../errors.ts";
-import { partitionsMax } from "../limits.ts";
-import { Dedupe } from "./dedupe.ts";
+import { partitionsMax, segmentBytesMax, stateLogBytesMax } from "../limits.ts";
 import type { Disk } from "./disk.ts";
 import type { Log, PartitionId, States } from "./log.ts";
-import { FilePartition, type PartitionContext } from "./partition.ts";
-import { newEpoch, newSalt, openPartition } from "./open-partition.ts";
+import { FilePartition } from "./partition.ts";
+import type { PartitionContext } from "./partition-parts.ts";
+import { emptyPartition, newSalt, openPartition } from "./open-partition.ts";
 import type { Corruption } from "./recover.ts";
 import { openStates, STATE_STREAM, type StateStore } from "./states.ts";
 
@@ -26,23 +26,31 @@ export interface FileLogOptions {
   readonly onCommit: PartitionContext["onCommit"];
   /** Told in a sentence what recovery found. */
   readonly warn: (sentence: string) => void;
+  /** Where a segment is sealed, and where states are gathered anew, instead of the usual bounds. */
+  readonly segmentBytes?: number;
+  readonly stateLogBytes?: number;
 }
 
 const STREAM_NAME = /^\$?[A-Za-z0-9][A-Za-z0-9._-]{0,119}$/;
 
 /** Opens the log and recovers it. @throws CorruptionError, StorageError: nothing can be served. */
 export async function openFileLog(options: FileLogOptions): Promise<FileLog> {
-  await options.disk.makeFolder(options.folder);
+  const { disk, folder } = options;
+  await disk.makeFolder(folder);
+  // A process that was killed may have left names that only the cache knows.
+  await disk.syncFolder(dirname(folder));
+  await disk.syncFolder(folder);
   const partitions = new Map<string, FilePartition>();
   const context = contextOf(options);
-  for (const stream of await options.disk.list(options.folder)) {
+  for (const stream of await disk.list(folder)) {
     if (!STREAM_NAME.test(stream)) continue;
-    for (const name of await options.disk.list(join(options.folder, stream))) {
+    await disk.syncFolder(join(folder, stream));
+    for (const name of await disk.list(join(folder, stream))) {
       if (!/^\d{1,4}$/.test(name)) continue;
       const id = { stream, index: Number(name) };
       const parts = await openPartition(id, {
         ...options,
-        folder: join(options.folder, keyOf(id)),
+        folder: join(folder, keyOf(id)),
       });
       partitions.set(keyOf(id), new FilePartition(id, parts, context));
     }
@@ -58,7 +66,8 @@ function keyOf(id: PartitionId): string {
 
 function contextOf(options: FileLogOptions): PartitionContext {
   const { disk, clock, onFatal, onCommit, random } = options;
-  return { disk, clock, onFatal, onCommit, salt: () => newSalt(random) };
+  const segmentBytes = options.segmentBytes ?? segmentBytesMax;
+  return { disk, clock, onFatal, onCommit, segmentBytes, salt: () => newSalt(random) };
 }
 
 /** The log of one machine. */
@@ -77,10 +86,14 @@ export class FileLog implements Log {
     return this.#states;
   }
 
-  partition(id: PartitionId): FilePartition {
+  partition(id: PartitionId, count?: number): FilePartition {
     const key = keyOf(id);
-    const known = this.#partitions.get(key);
-    if (known !== undefined) return known;
+    const known = this.#partitions.get(key) ?? this.#make(id, key);
+    if (count !== undefined && known.segments.length === 0) known.streamPartitions = count;
+    return known;
+  }
+
+  #make(id: PartitionId, key: string): FilePartition {
     if (!STREAM_NAME.test(id.stream)) {
       const detail = "letters, digits, '.', '_' and '-', at most 100, the first a letter or digit";
       throw new InvalidError(`"${id.stream}" can't be a stream's name: ${detail}`);
@@ -88,15 +101,7 @@ export class FileLog implements Log {
     if (!Number.isInteger(id.index) || id.index < 0 || id.index >= partitionsMax) {
       throw new InvalidError(`a stream has at most ${partitionsMax} partitions`);
     }
-    const parts = {
-      folder: join(this.#options.folder, id.stream, String(id.index)),
-      epoch: newEpoch(this.#options.random),
-      segments: [],
-      endOffset: 0,
-      appendedAtMs: 0,
-      dedupe: new Dedupe(),
-      corruptions: [],
-    };
+    const parts = emptyPartition(join(this.#options.folder, key), this.#options.random);
     const made = new FilePartition(id, parts, contextOf(this.#options));
     this.#partitions.set(key, made);
     return made;
@@ -104,9 +109,10 @@ export class FileLog implements Log {
 
   streams(): ReadonlyMap<string, number> {
     const counts = new Map<string, number>();
-    for (const { id, segments } of this.#partitions.values()) {
+    for (const { id, segments, streamPartitions } of this.#partitions.values()) {
       if (segments.length === 0 || id.stream === STATE_STREAM) continue;
-      counts.set(id.stream, Math.max(counts.get(id.stream) ?? 0, id.index + 1));
+      const known = Math.max(counts.get(id.stream) ?? 0, id.index + 1);
+      counts.set(id.stream, Math.max(known, streamPartitions));
     }
     return counts;
   }
@@ -136,15 +142,16 @@ export class FileLog implements Log {
   /** Reads the states; once, before anything is served. */
   async openStates(): Promise<void> {
     const partition = this.partition({ stream: STATE_STREAM, index: 0 });
-    this.#states = await openStates(partition, this.#options.clock);
+    const logBytes = this.#options.stateLogBytes ?? stateLogBytesMax;
+    this.#states = await openStates(partition, this.#options.clock, logBytes);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#states?.[Symbol.asyncDispose]();
+    const saved = await Promise.allSettled([this.#states?.[Symbol.asyncDispose]()]);
     const closed = await Promise.allSettled(
       this.all().map((partition) => partition[Symbol.asyncDispose]()),
     );
-    const failed = closed.find((result) => result.status === "rejected");
+    const failed = [...saved, ...closed].find((result) => result.status === "rejected");
     if (failed !== undefined) this.#options.warn(`closing the log: ${errorText(failed.reason)}`);
   }
 }

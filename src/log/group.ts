@@ -5,8 +5,9 @@
 import { batchBytesTarget } from "../limits.ts";
 import type { Message } from "../message.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, sealBatch } from "./batch.ts";
+import { GroupBuffer } from "./group-buffer.ts";
 import type { Offset } from "./log.ts";
-import { encodeRecord, GroupBuffer } from "./record.ts";
+import { encodeRecord } from "./record.ts";
 
 const CAPACITY = batchBytesTarget + 16 * 1024;
 
@@ -103,7 +104,7 @@ export class Group {
     bytes: Buffer;
     batches: readonly SealedBatch[];
   } {
-    const bytes = this.#buffer.bytes.subarray(0, this.#buffer.length);
+    const bytes = this.#buffer.fitted();
     const batches = this.#batches.map(({ start, baseOffset, count, end }) => {
       const header = {
         ...segment,

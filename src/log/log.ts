@@ -73,6 +73,8 @@ export interface Partition {
    * @throws StorageError the log takes nothing now.
    */
   append(messages: readonly Message[], options?: AppendOptions): Appended;
+  /** Throws what `append` would throw now, and appends nothing. */
+  check(messages: readonly Message[], options?: AppendOptions): void;
   /**
    * The messages from `offset` on; at the end it waits. Null when aborted.
    * @throws GapError go on at `to`. @throws OffsetError `offset` is past the end.
@@ -85,15 +87,21 @@ export interface Partition {
 /** Small records by name: routes' progress, durable client names. */
 export interface States {
   load(key: string): Promise<Uint8Array | null>;
-  /** Resolves when the entries are synced; all of a call or none survive. Null removes. */
+  /**
+   * Resolves when the entries are synced. Null removes. A crash before that may keep any of them.
+   * @throws StorageError they may be lost; they are known to `load` all the same.
+   */
   save(entries: Iterable<readonly [string, Uint8Array | null]>): Promise<void>;
 }
 
 /** All partitions, and the states beside them. */
 export interface Log extends AsyncDisposable {
-  /** The partition, made when it is not there yet (it reaches the disk with its first append). */
-  partition(id: PartitionId): Partition;
-  /** How many partitions of each stream hold or held messages. */
+  /**
+   * The partition, made when it is not there yet (it reaches the disk with its first append).
+   * `count` is how many its stream has, which is kept with its first message.
+   */
+  partition(id: PartitionId, count?: number): Partition;
+  /** How many partitions each stream has that holds or held messages. */
   streams(): ReadonlyMap<string, number>;
   readonly states: States;
 }

@@ -7,7 +7,7 @@ import { batchesIn, decodeBatch, payloadIsValid } from "./batch.ts";
 import { Dedupe } from "./dedupe.ts";
 import type { Disk } from "./disk.ts";
 import type { Offset, PartitionId } from "./log.ts";
-import type { PartitionParts } from "./partition.ts";
+import type { PartitionParts } from "./partition-parts.ts";
 import type { StoredRecord } from "./record.ts";
 import { type Recovered, recoverNewest } from "./recover.ts";
 import {
@@ -33,21 +33,28 @@ export function newSalt(random: Random): number {
   return new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
 }
 
-/** An epoch for a new partition: 16 hexadecimal digits. */
-export function newEpoch(random: Random): string {
-  return Buffer.from(random(8)).toString("hex");
+/** What a partition is made from that has no folder, or an empty one. */
+export function emptyPartition(folder: string, random: Random): PartitionParts {
+  return {
+    folder,
+    epoch: Buffer.from(random(8)).toString("hex"),
+    partitions: 0,
+    segments: [],
+    endOffset: 0,
+    appendedAtMs: 0,
+    dedupe: new Dedupe(),
+    corruptions: [],
+  };
 }
 
 /** Recovers a partition. @throws CorruptionError, StorageError: it can't be served. */
 export async function openPartition(id: PartitionId, opening: Opening): Promise<PartitionParts> {
   const { disk, folder, random } = opening;
+  // A process that was killed may have left names, or removals, that only the cache knows.
+  await disk.syncFolder(folder);
   const offsets = (await disk.list(folder)).map(segmentOffset).filter((base) => base !== null);
-  const dedupe = new Dedupe();
   const newest = offsets.pop();
-  if (newest === undefined) {
-    const epoch = newEpoch(random);
-    return { folder, epoch, segments: [], endOffset: 0, appendedAtMs: 0, dedupe, corruptions: [] };
-  }
+  if (newest === undefined) return emptyPartition(folder, random);
   const salt = newSalt(random);
   const recovered = await recoverNewest(disk, folder, { baseOffset: newest, salt });
   tell(id, recovered, opening);
@@ -57,15 +64,10 @@ export async function openPartition(id: PartitionId, opening: Opening): Promise<
     const { file, header } = await openSegmentFile(disk, path);
     sealed.push(new Segment(path, header, file, await file.size()));
   }
-  noteRecovered(id, recovered, dedupe);
-  for (const segment of [...sealed, ...recovered.segments.slice(0, -1)]) {
-    if (await dedupe.load(disk, folder, segment.baseOffset)) continue;
-    await noteSealed(id, segment, dedupe);
-    await dedupe.save(disk, folder, segment.baseOffset);
-  }
-  const { endOffset, appendedAtMs, corruptions, epoch } = recovered;
   const segments = [...sealed, ...recovered.segments];
-  return { folder, epoch, segments, endOffset, appendedAtMs, dedupe, corruptions };
+  const dedupe = await gatherKeys(id, segments, { recovered, disk, folder });
+  const { endOffset, appendedAtMs, corruptions, epoch, partitions } = recovered;
+  return { folder, epoch, partitions, segments, endOffset, appendedAtMs, dedupe, corruptions };
 }
 
 function tell(id: PartitionId, recovered: Recovered, { warn }: Opening): void {
@@ -78,33 +80,62 @@ function tell(id: PartitionId, recovered: Recovered, { warn }: Opening): void {
   }
 }
 
-function noteRecovered(id: PartitionId, recovered: Recovered, dedupe: Dedupe): void {
+/** The keys of all segments: from their files, else from the segments themselves. */
+async function gatherKeys(
+  id: PartitionId,
+  segments: readonly Segment[],
+  from: { readonly recovered: Recovered; readonly disk: Disk; readonly folder: string },
+): Promise<Dedupe> {
+  const { recovered, disk, folder } = from;
+  const dedupe = new Dedupe();
+  for (const [index, segment] of segments.entries()) {
+    const { baseOffset } = segment;
+    const end = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
+    const isSealed = !recovered.segments.includes(segment);
+    if (isSealed && (await dedupe.load(disk, folder, { baseOffset, end }))) continue;
+    dedupe.begin(baseOffset);
+    if (isSealed) await noteSealed(id, segment, { dedupe, end });
+    else noteRecovered(id, recovered, { dedupe, baseOffset, end });
+    if (index < segments.length - 1) await dedupe.save(disk, folder, baseOffset);
+  }
+  return dedupe;
+}
+
+function noteRecovered(
+  id: PartitionId,
+  recovered: Recovered,
+  to: { readonly dedupe: Dedupe; readonly baseOffset: Offset; readonly end: Offset },
+): void {
   for (const { header, bytes } of recovered.batches) {
-    const owner = recovered.segments.findLast((each) => each.baseOffset <= header.baseOffset);
-    if (owner !== undefined) {
-      noteRecords(decodeBatch(bytes, 0, header, id), owner.baseOffset, dedupe);
-    }
+    if (header.baseOffset < to.baseOffset) continue;
+    noteRecords(decodeBatch(bytes, 0, header, id), to);
   }
 }
 
-function noteRecords(records: readonly StoredRecord[], baseOffset: Offset, dedupe: Dedupe): void {
+function noteRecords(
+  records: readonly StoredRecord[],
+  { dedupe, end }: { readonly dedupe: Dedupe; readonly end: Offset },
+): void {
   for (const { dedupeKey, offset } of records) {
-    if (dedupeKey !== null) dedupe.note(baseOffset, dedupeKey, offset);
+    if (dedupeKey !== null && offset < end) dedupe.note(dedupeKey, offset);
   }
 }
 
 /** The keys of a sealed segment whose key file is missing: from its records. */
-async function noteSealed(id: PartitionId, segment: Segment, dedupe: Dedupe): Promise<void> {
-  let position = SEGMENT_HEADER_BYTES;
-  while (position < segment.endPosition) {
+async function noteSealed(
+  id: PartitionId,
+  segment: Segment,
+  to: { readonly dedupe: Dedupe; readonly end: Offset },
+): Promise<void> {
+  let position: number | null = SEGMENT_HEADER_BYTES;
+  while (position !== null && position < segment.endPosition) {
     const chunk = await segment.readChunk(position);
     let consumed = 0;
     for (const { header, at, end } of batchesIn(chunk, segment.salt)) {
       consumed = end;
       if (!payloadIsValid(chunk, at, header)) continue;
-      noteRecords(decodeBatch(chunk, at, header, id), segment.baseOffset, dedupe);
+      noteRecords(decodeBatch(chunk, at, header, id), to);
     }
-    if (consumed === 0) return;
-    position += consumed;
+    position = consumed > 0 ? position + consumed : await segment.nextBatch(position + 1);
   }
 }

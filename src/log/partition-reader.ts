@@ -88,45 +88,52 @@ export class PartitionReader {
 
   /** The first offset appended at or after a time. */
   async offsetAt(timestampMs: number, end: Offset): Promise<Offset> {
-    const { segments } = this.#parts;
+    // Segments may be deleted meanwhile: this list is ours.
+    const segments = [...this.#parts.segments];
     for (const [index, segment] of segments.entries()) {
       const next = segments[index + 1];
       // A segment is made after everything in the one before it was appended.
       if (next !== undefined && next.createdAtMs < timestampMs) continue;
-      const first = await this.#firstAt(segment, timestampMs, next?.baseOffset);
+      if (!this.#parts.segments.includes(segment)) continue;
+      const nextBase = next?.baseOffset ?? Number.POSITIVE_INFINITY;
+      const first = await segment.use(() => this.#firstAt(segment, timestampMs, nextBase));
       if (first !== null) return first;
     }
     return end;
   }
 
   /** The base of the first batch in a segment appended at or after a time; null: none. */
-  async #firstAt(
-    segment: Segment,
-    timestampMs: number,
-    nextBase: Offset | undefined,
-  ): Promise<Offset | null> {
-    let position = await segment.positionBeforeTime(timestampMs);
-    while (position < segment.endPosition) {
+  async #firstAt(segment: Segment, timestampMs: number, nextBase: Offset): Promise<Offset | null> {
+    let position: number | null = await segment.positionBeforeTime(timestampMs);
+    while (position !== null && position < segment.endPosition) {
       const chunk = await segment.readChunk(position);
       let consumed = 0;
       for (const { header, end } of batchesIn(chunk, segment.salt)) {
-        if (nextBase !== undefined && header.baseOffset >= nextBase) return null;
+        if (header.baseOffset >= nextBase) return null;
         if (header.count > 0 && header.appendedAtMs >= timestampMs) return header.baseOffset;
         consumed = end;
       }
-      if (consumed === 0) return null;
-      position += consumed;
+      position = consumed > 0 ? position + consumed : await segment.nextBatch(position + 1);
     }
     return null;
   }
 
   /** The records of one chunk of the segment that holds an offset. */
   async #readDisk(offset: Offset): Promise<readonly StoredRecord[]> {
-    const { segments, id } = this.#parts;
+    const { segments } = this.#parts;
     const index = segments.findLastIndex((segment) => segment.baseOffset <= offset);
     const segment = segments[index];
     if (segment === undefined) return [];
     const nextBase = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
+    return segment.use(() => this.#chunkAt(segment, offset, nextBase));
+  }
+
+  async #chunkAt(
+    segment: Segment,
+    offset: Offset,
+    nextBase: Offset,
+  ): Promise<readonly StoredRecord[]> {
+    const { id } = this.#parts;
     let position: number | null = await segment.positionBefore(offset);
     while (position !== null && position < segment.endPosition) {
       const chunk = await segment.readChunk(position);
@@ -141,6 +148,8 @@ export class PartitionReader {
   /** Synced messages that are not readable: kept for the operator, a gap for the reader. */
   #damage(from: Offset, found: Offset): GapError {
     const { segments, corruptions } = this.#parts;
+    const start = segments[0]?.baseOffset ?? found;
+    if (from < start) return new GapError({ from, to: start, reason: "retention" });
     const index = segments.findLastIndex((segment) => segment.baseOffset <= from);
     const to = Math.min(found, segments[index + 1]?.baseOffset ?? found);
     const path = segments[index]?.path ?? "";

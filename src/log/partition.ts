@@ -7,19 +7,11 @@
  */
 import { join } from "node:path";
 import { assert } from "../assert.ts";
-import type { Clock } from "../clock.ts";
 import { ConflictError, errorText, LimitError, StorageError } from "../errors.ts";
-import {
-  groupBytesMax,
-  groupRetryAfterMs,
-  markDelayMs,
-  segmentBytesMax,
-  tailBytesMax,
-} from "../limits.ts";
+import { groupBytesMax, groupRetryAfterMs, markDelayMs, tailBytesMax } from "../limits.ts";
 import type { Message } from "../message.ts";
-import { BATCH_HEADER_BYTES, sealBatch } from "./batch.ts";
+import { BATCH_HEADER_BYTES, sealMark } from "./batch.ts";
 import type { Dedupe } from "./dedupe.ts";
-import type { Disk } from "./disk.ts";
 import { Group } from "./group.ts";
 import type {
   Appended,
@@ -31,33 +23,12 @@ import type {
   ReadOptions,
   Receipt,
 } from "./log.ts";
+import type { PartitionContext, PartitionParts } from "./partition-parts.ts";
 import { PartitionReader } from "./partition-reader.ts";
+import { checkRecord } from "./record.ts";
 import type { Corruption } from "./recover.ts";
 import { createSegmentFile, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.ts";
 import { Tail } from "./tail.ts";
-
-/** What a partition is made from: what recovery found, or nothing yet. */
-export interface PartitionParts {
-  readonly folder: string;
-  readonly epoch: string;
-  readonly segments: Segment[];
-  readonly endOffset: Offset;
-  readonly appendedAtMs: number;
-  readonly dedupe: Dedupe;
-  readonly corruptions: Corruption[];
-}
-
-/** What a partition needs of its surroundings. */
-export interface PartitionContext {
-  readonly disk: Disk;
-  readonly clock: Clock;
-  /** A random 32-bit number for a segment. */
-  readonly salt: () => number;
-  /** Told of a failed sync, once: the process must end with code 70. */
-  readonly onFatal: (error: StorageError) => void;
-  /** Told after each commit: how long the sync took and how much it made durable. */
-  readonly onCommit: (commit: { syncMs: number; messages: number; bytes: number }) => void;
-}
 
 /** A partition in segment files. */
 export class FilePartition implements Partition, AsyncDisposable {
@@ -80,6 +51,7 @@ export class FilePartition implements Partition, AsyncDisposable {
   #markedEnd: Offset = -1;
   #end: Offset;
   #appendedAtMs: number;
+  #streamPartitions: number;
   #failure: StorageError | null = null;
 
   constructor(id: PartitionId, parts: PartitionParts, context: PartitionContext) {
@@ -91,6 +63,7 @@ export class FilePartition implements Partition, AsyncDisposable {
     this.#dedupe = parts.dedupe;
     this.#end = parts.endOffset;
     this.#appendedAtMs = parts.appendedAtMs;
+    this.#streamPartitions = parts.partitions;
     this.#group = new Group(parts.endOffset);
     this.#tail = new Tail(id, tailBytesMax);
     this.corruptions = parts.corruptions;
@@ -106,6 +79,16 @@ export class FilePartition implements Partition, AsyncDisposable {
     return this.#end;
   }
 
+  /** How many partitions its stream has; 0 when nobody has said. Kept with the first message. */
+  get streamPartitions(): number {
+    return this.#streamPartitions;
+  }
+
+  set streamPartitions(count: number) {
+    assert(this.#segments.length === 0, "the count of partitions is fixed by the first message");
+    this.#streamPartitions = count;
+  }
+
   /** The segments, oldest first; the last one is being written. */
   get segments(): readonly Segment[] {
     return this.#segments;
@@ -117,10 +100,8 @@ export class FilePartition implements Partition, AsyncDisposable {
   }
 
   append(messages: readonly Message[], options: AppendOptions = {}): Appended {
-    if (this.#failure !== null) throw this.#failure;
-    if (this.#closing.signal.aborted) throw new StorageError("the log is closing");
     const group = this.#group;
-    this.#check(group, options);
+    this.#checkOpen(group, options);
     const mark = group.mark();
     const receipts: Receipt[] = [];
     try {
@@ -143,6 +124,13 @@ export class FilePartition implements Partition, AsyncDisposable {
     };
   }
 
+  check(messages: readonly Message[], options: AppendOptions = {}): void {
+    this.#checkOpen(this.#group, options);
+    for (const [index, message] of messages.entries()) {
+      checkRecord(message, options.dedupeKeys?.[index] ?? null);
+    }
+  }
+
   async read(offset: Offset, options: ReadOptions): Promise<Batch | null> {
     const end = await this.#reader.waitFor(offset, () => this.#end, options.signal);
     if (end === null) return null;
@@ -153,28 +141,44 @@ export class FilePartition implements Partition, AsyncDisposable {
     return this.#reader.offsetAt(timestampMs, this.#end);
   }
 
-  /** Deletes the oldest segment, unless it is the one being written. */
+  /**
+   * Deletes the oldest segment, unless it is the one being written; a reader in it ends first. One
+   * is gone from the disk before the next one goes, so that a power cut leaves no hole.
+   */
   async dropOldest(): Promise<void> {
-    assert(this.#segments.length > 1, "the segment being written is not deleted");
-    const segment = this.#segments.shift();
-    assert(segment !== undefined, "there is an oldest segment");
+    const { disk } = this.#context;
+    const [segment] = this.#segments;
+    assert(segment !== undefined && this.#segments.length > 1, "what is written is not deleted");
+    try {
+      await this.#dedupe.removeFile(disk, this.#folder, segment.baseOffset);
+      await disk.remove(segment.path);
+      this.#segments.shift();
+      this.#dedupe.forgetSegment(segment.baseOffset);
+      await disk.syncFolder(this.#folder);
+    } catch (error) {
+      this.#failIfFinal(error);
+      throw error;
+    }
     await segment.close();
-    await this.#context.disk.remove(segment.path);
-    await this.#dedupe.removeSegment(this.#context.disk, this.#folder, segment.baseOffset);
   }
 
-  /** Seals the segment that is being written, when it holds anything. */
+  /** Seals the segment that is being written, when it holds anything. @throws StorageError */
   async roll(): Promise<void> {
     while (this.#committing !== null) await this.#committing;
     const newest = this.#segments.at(-1);
-    if (newest === undefined || newest.endPosition === SEGMENT_HEADER_BYTES) return;
-    this.#committing = this.#rollAlone();
-    await this.#committing;
+    const isEmpty = newest === undefined || newest.baseOffset === this.#end;
+    if (isEmpty || this.#failure !== null) return;
+    const rolling = this.#rollAlone();
+    this.#committing = rolling.catch(toldToWaiters);
+    await rolling;
   }
 
   async #rollAlone(): Promise<void> {
     try {
       await this.#rollTo(this.#end);
+    } catch (error) {
+      this.#failIfFinal(error);
+      throw error;
     } finally {
       this.#committing = null;
       if (this.#group.count > 0) this.#committing = this.#commitAll();
@@ -190,7 +194,9 @@ export class FilePartition implements Partition, AsyncDisposable {
     for (const segment of this.#segments) await segment.close();
   }
 
-  #check(group: Group, options: AppendOptions): void {
+  #checkOpen(group: Group, options: AppendOptions): void {
+    if (this.#failure !== null) throw this.#failure;
+    if (this.#closing.signal.aborted) throw new StorageError("the log is closing");
     const { expectedOffset } = options;
     if (expectedOffset !== undefined && expectedOffset !== group.endOffset) {
       const message = `the partition's end is ${group.endOffset}, not ${expectedOffset}`;
@@ -209,7 +215,7 @@ export class FilePartition implements Partition, AsyncDisposable {
       return { id: message.id, stream, partition, offset: first, duplicate: true };
     }
     const offset = group.add(message, dedupeKey);
-    if (dedupeKey !== null) this.#dedupe.note(group.baseOffset, dedupeKey, offset);
+    if (dedupeKey !== null) this.#dedupe.note(dedupeKey, offset);
     return { id: message.id, stream, partition, offset, duplicate: false };
   }
 
@@ -242,12 +248,12 @@ export class FilePartition implements Partition, AsyncDisposable {
   }
 
   async #commit(group: Group): Promise<void> {
-    const { clock, onCommit } = this.#context;
+    const { clock, onCommit, segmentBytes } = this.#context;
     let segment = this.#segments.at(-1);
     const isFull =
       segment !== undefined &&
-      segment.endPosition > SEGMENT_HEADER_BYTES &&
-      segment.endPosition + group.byteLength > segmentBytesMax;
+      segment.baseOffset < group.baseOffset &&
+      segment.endPosition + group.byteLength > segmentBytes;
     if (segment === undefined || isFull) segment = await this.#rollTo(group.baseOffset);
     this.#appendedAtMs = Math.max(this.#appendedAtMs, clock.nowMs());
     const { bytes, batches } = group.seal({
@@ -259,8 +265,7 @@ export class FilePartition implements Partition, AsyncDisposable {
     try {
       segment.file.write(bytes, position);
     } catch (error) {
-      // The half-written bytes must never be read as a batch of a later life of this place.
-      await segment.file.truncate(position);
+      await this.#cut(segment, position);
       throw error;
     }
     const startedMs = clock.monotonicMs();
@@ -277,16 +282,27 @@ export class FilePartition implements Partition, AsyncDisposable {
     onCommit({ syncMs, messages: group.count, bytes: bytes.length });
   }
 
+  /** Half-written bytes must never be read as a batch of a later life of their place. */
+  async #cut(segment: Segment, position: number): Promise<void> {
+    try {
+      await segment.file.truncate(position);
+    } catch (error) {
+      throw new StorageError(errorText(error), { fatal: true, cause: error });
+    }
+  }
+
   async #rollTo(baseOffset: Offset): Promise<Segment> {
     const { disk, clock, salt } = this.#context;
     if (this.#segments.length === 0) await disk.makeFolder(this.#folder);
     const createdAtMs = Math.max(this.#appendedAtMs, clock.nowMs());
-    const header = { salt: salt(), baseOffset, epoch: this.epoch, createdAtMs };
+    const partitions = this.#streamPartitions;
+    const header = { salt: salt(), baseOffset, epoch: this.epoch, createdAtMs, partitions };
     const file = await createSegmentFile(disk, this.#folder, header);
     const path = join(this.#folder, segmentName(baseOffset));
     const segment = new Segment(path, header, file, SEGMENT_HEADER_BYTES);
     const sealed = this.#segments.at(-1);
     this.#segments.push(segment);
+    this.#dedupe.begin(baseOffset);
     if (sealed !== undefined) await this.#dedupe.save(disk, this.#folder, sealed.baseOffset);
     return segment;
   }
@@ -310,6 +326,10 @@ export class FilePartition implements Partition, AsyncDisposable {
     this.#context.onFatal(failure);
   }
 
+  #failIfFinal(error: unknown): void {
+    if (error instanceof StorageError && error.fatal) this.#fail(this.#group, error);
+  }
+
   async #markWhenQuiet(): Promise<void> {
     const { clock } = this.#context;
     let seen = -1;
@@ -327,16 +347,11 @@ export class FilePartition implements Partition, AsyncDisposable {
   async #writeMark(synced: boolean): Promise<void> {
     const segment = this.#segments.at(-1);
     if (segment === undefined || this.#markedEnd === this.#end || this.#failure !== null) return;
-    const bytes = Buffer.alloc(BATCH_HEADER_BYTES);
-    const header = {
-      payloadBytes: 0,
+    const bytes = sealMark({
       baseOffset: this.#end,
-      count: 0,
       salt: segment.salt,
-      knownSynced: this.#end,
       appendedAtMs: this.#appendedAtMs,
-    };
-    sealBatch(bytes, 0, header);
+    });
     try {
       segment.file.write(bytes, segment.endPosition);
       if (synced) await segment.file.sync();

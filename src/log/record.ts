@@ -33,56 +33,13 @@ import {
   type Properties,
   type StoredMessage,
 } from "../message.ts";
+import type { GroupBuffer } from "./group-buffer.ts";
 
 export const RECORD_HEADER_BYTES = 32;
 const HAS_KEY = 1;
 const HAS_BODY = 2;
 const HAS_DEDUPE = 4;
 const NULL_VALUE = 0xffffffff;
-
-/** A growing buffer that records are encoded into, and whose bytes are then written as they are. */
-export class GroupBuffer {
-  #bytes: Buffer;
-  #view: DataView;
-  #length = 0;
-
-  constructor(capacity: number) {
-    this.#bytes = Buffer.allocUnsafeSlow(capacity);
-    this.#view = new DataView(this.#bytes.buffer);
-  }
-
-  get length(): number {
-    return this.#length;
-  }
-
-  get view(): DataView {
-    return this.#view;
-  }
-
-  get bytes(): Buffer {
-    return this.#bytes;
-  }
-
-  /** Leaves room for `count` bytes and answers where they begin. */
-  reserve(count: number): number {
-    const start = this.#length;
-    const needed = start + count;
-    if (needed > this.#bytes.length) {
-      const grown = Buffer.allocUnsafeSlow(Math.max(needed, this.#bytes.length * 2));
-      this.#bytes.copy(grown, 0, 0, start);
-      this.#bytes = grown;
-      this.#view = new DataView(grown.buffer);
-    }
-    this.#length = needed;
-    return start;
-  }
-
-  /** Takes back what was reserved from `start` on. */
-  rewind(start: number): void {
-    assert(start <= this.#length, "a buffer is rewound to a place that it has passed");
-    this.#length = start;
-  }
-}
 
 interface Meta {
   readonly p?: Properties;
@@ -115,13 +72,25 @@ function decodeProperties(properties: Properties | undefined): Properties {
   return { ...properties, correlationId: new Uint8Array(Buffer.from(text, "base64")) };
 }
 
+/** Bytes of the parts of a record. */
+interface Sizes {
+  readonly id: number;
+  readonly key: number;
+  readonly headers: number;
+  readonly meta: number;
+  readonly dedupe: number;
+  readonly record: number;
+}
+
 function headersBytes(headers: readonly Header[]): number {
   if (headers.length > headersCountMax) {
     throw new LimitError("too-large", `a message has at most ${headersCountMax} headers`);
   }
   let bytes = 0;
-  for (const header of headers) {
-    bytes += 6 + Buffer.byteLength(header.name) + (header.value?.length ?? 0);
+  for (const { name, value } of headers) {
+    const nameBytes = Buffer.byteLength(name);
+    if (nameBytes > 0xffff) throw new InvalidError("a header's name is longer than 65535 bytes");
+    bytes += 6 + nameBytes + (value?.length ?? 0);
   }
   if (bytes > headersBytesMax) {
     throw new LimitError("too-large", `a message's headers take at most ${headersBytesMax} bytes`);
@@ -140,7 +109,6 @@ function encodeHeaders(buffer: GroupBuffer, start: number, headers: readonly Hea
   const { bytes, view } = buffer;
   for (const { name, value } of headers) {
     const nameBytes = bytes.write(name, at + 6);
-    if (nameBytes > 0xffff) throw new InvalidError("a header's name is longer than 65535 bytes");
     view.setUint16(at, nameBytes, true);
     view.setUint32(at + 2, value === null ? NULL_VALUE : value.length, true);
     at += 6 + nameBytes;
@@ -152,6 +120,28 @@ function encodeHeaders(buffer: GroupBuffer, start: number, headers: readonly Hea
   return at;
 }
 
+function measure(message: Message, meta: string, dedupeKey: string | null): Sizes {
+  const id = Buffer.byteLength(message.id);
+  if (id === 0) throw new InvalidError("a message's id is not empty");
+  checkBound(id, idBytesMax, "the id");
+  const key = message.key?.length ?? 0;
+  checkBound(key, keyBytesMax, "the key");
+  const body = message.body?.length ?? 0;
+  checkBound(body, bodyBytesMax, "the body");
+  const dedupe = dedupeKey === null ? 0 : Buffer.byteLength(dedupeKey);
+  checkBound(dedupe, dedupeKeyBytesMax, "the dedupe key");
+  const headers = headersBytes(message.headers);
+  const metaBytes = Buffer.byteLength(meta);
+  const record = RECORD_HEADER_BYTES + id + key + headers + metaBytes + dedupe + body;
+  checkBound(record, recordBytesMax, "the message");
+  return { id, key, headers, meta: metaBytes, dedupe, record };
+}
+
+/** Whether a message can be encoded. @throws LimitError, InvalidError: it can't. */
+export function checkRecord(message: Message, dedupeKey: string | null): void {
+  measure(message, encodeMeta(message), dedupeKey);
+}
+
 /**
  * Encodes a message at the buffer's end. @throws LimitError, InvalidError: nothing was encoded.
  */
@@ -160,47 +150,34 @@ export function encodeRecord(
   message: Message,
   dedupeKey: string | null,
 ): void {
-  const idBytes = Buffer.byteLength(message.id);
-  if (idBytes === 0) throw new InvalidError("a message's id is not empty");
-  checkBound(idBytes, idBytesMax, "the id");
-  const keyBytes = message.key?.length ?? 0;
-  checkBound(keyBytes, keyBytesMax, "the key");
-  const bodyBytes = message.body?.length ?? 0;
-  checkBound(bodyBytes, bodyBytesMax, "the body");
-  const dedupeBytes = dedupeKey === null ? 0 : Buffer.byteLength(dedupeKey);
-  checkBound(dedupeBytes, dedupeKeyBytesMax, "the dedupe key");
-  const headerBytes = headersBytes(message.headers);
   const meta = encodeMeta(message);
-  const metaBytes = Buffer.byteLength(meta);
-  const length =
-    RECORD_HEADER_BYTES + idBytes + keyBytes + headerBytes + metaBytes + dedupeBytes + bodyBytes;
-  checkBound(length, recordBytesMax, "the message");
-
-  const start = buffer.reserve(length);
+  const sizes = measure(message, meta, dedupeKey);
+  const start = buffer.reserve(sizes.record);
   const { bytes, view } = buffer;
-  view.setUint32(start, length, true);
+  view.setUint32(start, sizes.record, true);
   const flags =
     (message.key === null ? 0 : HAS_KEY) |
     (message.body === null ? 0 : HAS_BODY) |
     (dedupeKey === null ? 0 : HAS_DEDUPE);
   view.setUint16(start + 4, flags, true);
-  view.setUint16(start + 6, idBytes, true);
-  view.setUint32(start + 8, keyBytes, true);
-  view.setUint32(start + 12, headerBytes, true);
-  view.setUint32(start + 16, metaBytes, true);
-  view.setUint32(start + 20, dedupeBytes, true);
+  view.setUint16(start + 6, sizes.id, true);
+  view.setUint32(start + 8, sizes.key, true);
+  view.setUint32(start + 12, sizes.headers, true);
+  view.setUint32(start + 16, sizes.meta, true);
+  view.setUint32(start + 20, sizes.dedupe, true);
   view.setFloat64(start + 24, message.timestampMs, true);
   let at = start + RECORD_HEADER_BYTES;
   at += bytes.write(message.id, at);
   if (message.key !== null) {
     bytes.set(message.key, at);
-    at += keyBytes;
+    at += sizes.key;
   }
   at = encodeHeaders(buffer, at, message.headers);
-  if (metaBytes > 0) at += bytes.write(meta, at);
+  if (sizes.meta > 0) at += bytes.write(meta, at);
   if (dedupeKey !== null) at += bytes.write(dedupeKey, at);
   if (message.body !== null) bytes.set(message.body, at);
-  assert(at + bodyBytes === start + length, "a record fills what was reserved for it");
+  const bodyBytes = message.body?.length ?? 0;
+  assert(at + bodyBytes === start + sizes.record, "a record fills what was reserved for it");
 }
 
 /** Where a record stands: what every record of a batch shares, and its own place. */

@@ -25,6 +25,7 @@ import {
   type SegmentHeader,
   segmentName,
 } from "./segment.ts";
+import { createDurably } from "./spare.ts";
 
 /** Synced messages that can't be read any more. */
 export interface Corruption {
@@ -55,6 +56,7 @@ export interface Recovered {
   /** One segment, or two when unsynced batches were copied into a fresh one. */
   readonly segments: readonly Segment[];
   readonly epoch: string;
+  readonly partitions: number;
   readonly endOffset: Offset;
   readonly appendedAtMs: number;
   readonly corruptions: Corruption[];
@@ -135,11 +137,7 @@ async function keepTorn(disk: Disk, folder: string, content: Content, from: numb
   if (torn.every((byte) => byte === 0)) return 0;
   const name = `torn-${content.header.baseOffset}-${from}-${content.header.salt}.bin`;
   if (!(await disk.list(folder)).includes(name)) {
-    const copy = await disk.open(join(folder, name), "create");
-    copy.write(torn, 0);
-    await copy.sync();
-    await copy.close();
-    await disk.syncFolder(folder);
+    await (await createDurably(disk, { folder, spare: "torn.tmp", name }, [torn])).close();
   }
   return torn.length;
 }
@@ -193,12 +191,14 @@ export async function recoverNewest(
   const { file, content } = await readWhole(disk, path);
   const scanned = scan(content);
   const tornBytes = await keepTorn(disk, folder, content, scanned.endPosition);
-  const appendedAtMs = scanned.batches.at(-1)?.header.appendedAtMs ?? 0;
+  const { createdAtMs, epoch, partitions } = content.header;
+  const appendedAtMs = Math.max(createdAtMs, scanned.batches.at(-1)?.header.appendedAtMs ?? 0);
   const unsynced = scanned.batches.filter(
     ({ header }) => header.count > 0 && header.baseOffset >= scanned.knownSynced,
   );
   const result = {
-    epoch: content.header.epoch,
+    epoch,
+    partitions,
     endOffset: scanned.endOffset,
     appendedAtMs,
     corruptions: scanned.corruptions,
@@ -214,7 +214,8 @@ export async function recoverNewest(
   const header: SegmentHeader = {
     salt: options.salt,
     baseOffset: first.header.baseOffset,
-    epoch: content.header.epoch,
+    epoch,
+    partitions,
     createdAtMs: first.header.appendedAtMs,
   };
   const copied = resalt(content, unsynced, header.salt, scanned.endOffset);

@@ -111,7 +111,9 @@ export class Retention {
     const nowMs = this.#clock.nowMs();
     const newest = partition.segments.at(-1);
     const isOld = newest !== undefined && newest.createdAtMs + segmentAgeMaxMs(policy) <= nowMs;
-    if (isOld && partition.offsetEnd > newest.baseOffset) await partition.roll();
+    // Sealing what no rule has reached frees nothing, and each segment is an open file.
+    const isUseful = !policy.afterRouted || this.#passed(stream, index) > (newest?.baseOffset ?? 0);
+    if (isOld && isUseful && partition.offsetEnd > newest.baseOffset) await partition.roll();
     const passed = this.#passed(stream, index);
     let count = countToDrop(partition, policy, { nowMs, passed });
     while (count-- > 0) await partition.dropOldest();

@@ -7,20 +7,21 @@
  *    16  u64   base offset
  *    24  16 B  the partition's epoch, ASCII
  *    40  f64   made at, Unix milliseconds
- *    48  12 B  reserved, 0
+ *    48  u32   partitions of the stream; 0: not said
+ *    52  8 B   reserved, 0
  *    60  u32   CRC-32 (IEEE) of the 60 bytes before
  *    64  batches (batch.ts); the end is found by checksum, salt and offset, never by file length
  *
  * A segment ends where the next one begins. Its sparse index is kept in memory: of the newest
  * segment as it is written, of the others when they are first read.
  */
-import { join } from "node:path";
 import { assert } from "../assert.ts";
 import { CorruptionError } from "../errors.ts";
 import { indexStrideBytes, readChunkBytes, recordBytesMax } from "../limits.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, batchesIn, parseBatchHeader } from "./batch.ts";
 import type { Disk, DiskFile } from "./disk.ts";
 import type { Offset } from "./log.ts";
+import { createDurably } from "./spare.ts";
 
 export const SEGMENT_HEADER_BYTES = 64;
 const MAGIC = "ISTHMLOG";
@@ -32,6 +33,8 @@ export interface SegmentHeader {
   readonly baseOffset: Offset;
   readonly epoch: string;
   readonly createdAtMs: number;
+  /** How many partitions the stream has: fixed with its first message. */
+  readonly partitions: number;
 }
 
 /** The file's name of a segment. */
@@ -54,6 +57,7 @@ export function encodeSegmentHeader(header: SegmentHeader): Buffer {
   bytes.writeBigUInt64LE(BigInt(header.baseOffset), 16);
   bytes.write(header.epoch, 24, "latin1");
   bytes.writeDoubleLE(header.createdAtMs, 40);
+  bytes.writeUInt32LE(header.partitions, 48);
   bytes.writeUInt32LE(Bun.hash.crc32(bytes.subarray(0, 60)), 60);
   return bytes;
 }
@@ -77,6 +81,7 @@ export function parseSegmentHeader(bytes: Buffer, path: string): SegmentHeader {
     baseOffset: Number(bytes.readBigUInt64LE(16)),
     epoch: bytes.toString("latin1", 24, 40),
     createdAtMs: bytes.readDoubleLE(40),
+    partitions: bytes.readUInt32LE(48),
   };
 }
 
@@ -86,30 +91,29 @@ export async function openSegmentFile(
   path: string,
 ): Promise<{ file: DiskFile; header: SegmentHeader }> {
   const file = await disk.open(path, "write");
-  const bytes = Buffer.alloc(SEGMENT_HEADER_BYTES);
-  const count = await file.read(bytes, 0);
-  return { file, header: parseSegmentHeader(bytes.subarray(0, count), path) };
+  try {
+    const bytes = Buffer.alloc(SEGMENT_HEADER_BYTES);
+    const count = await file.read(bytes, 0);
+    return { file, header: parseSegmentHeader(bytes.subarray(0, count), path) };
+  } catch (error) {
+    await file.close();
+    throw error;
+  }
 }
 
 /**
- * Makes a segment whose first bytes (header and `content`) are durable before its name is: under
- * a spare name, synced, renamed, the folder synced. A segment of the same name is replaced.
+ * Makes a segment whose first bytes (header and `content`) are durable before its name is. A
+ * segment of the same name is replaced.
  */
-export async function createSegmentFile(
+export function createSegmentFile(
   disk: Disk,
   folder: string,
   header: SegmentHeader,
   content: Buffer | null = null,
 ): Promise<DiskFile> {
-  const spare = join(folder, "spare.tmp");
-  if ((await disk.list(folder)).includes("spare.tmp")) await disk.remove(spare);
-  const file = await disk.open(spare, "create");
-  file.write(encodeSegmentHeader(header), 0);
-  if (content !== null) file.write(content, SEGMENT_HEADER_BYTES);
-  await file.sync();
-  await disk.rename(spare, join(folder, segmentName(header.baseOffset)));
-  await disk.syncFolder(folder);
-  return file;
+  const place = { folder, spare: "spare.tmp", name: segmentName(header.baseOffset) };
+  const head = encodeSegmentHeader(header);
+  return createDurably(disk, place, content === null ? [head] : [head, content]);
 }
 
 interface IndexEntry {
@@ -130,6 +134,9 @@ export class Segment {
   readonly #index: IndexEntry[] = [];
   #indexedTo = SEGMENT_HEADER_BYTES;
   #indexing: Promise<void> | null = null;
+  /** Reads under way, and who is told when there are none. */
+  #users = 0;
+  #unused: (() => void) | null = null;
 
   constructor(path: string, header: SegmentHeader, file: DiskFile, endPosition: number) {
     this.path = path;
@@ -200,9 +207,25 @@ export class Segment {
     return null;
   }
 
-  /** Closes the file. Reads under way fail. */
-  close(): Promise<void> {
-    return this.#file.close();
+  /** Runs work that reads the file, which stays open until that has ended. */
+  async use<T>(work: () => Promise<T>): Promise<T> {
+    this.#users++;
+    try {
+      return await work();
+    } finally {
+      this.#users--;
+      if (this.#users === 0) this.#unused?.();
+    }
+  }
+
+  /** Closes the file once nobody uses it: its number may be another file's at once. */
+  async close(): Promise<void> {
+    if (this.#users > 0) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#unused = resolve;
+      await promise;
+    }
+    await this.#file.close();
   }
 
   async #completeIndex(): Promise<void> {

@@ -7,10 +7,10 @@
  * and what lies before that is deleted once it is synced.
  */
 import type { Clock } from "../clock.ts";
-import { LimitError } from "../errors.ts";
-import { stateBytesMax, stateLogBytesMax, stateTickMs } from "../limits.ts";
+import { CorruptionError, GapError, LimitError, StorageError } from "../errors.ts";
+import { stateBytesMax, stateTickMs } from "../limits.ts";
 import { decodeText, encodeText, type Message } from "../message.ts";
-import type { States } from "./log.ts";
+import type { Batch, Offset, States } from "./log.ts";
 import type { FilePartition } from "./partition.ts";
 
 export const STATE_STREAM = "$state";
@@ -21,13 +21,20 @@ interface Tick {
   readonly saved: Promise<void>;
 }
 
-/** Reads all states of the partition. */
-export async function openStates(partition: FilePartition, clock: Clock): Promise<StateStore> {
+/**
+ * Reads all states of the partition; a snapshot is taken each `logBytes`.
+ * @throws CorruptionError a record is damaged: without it a route would begin anew and skip
+ * messages, which is for an operator to decide.
+ */
+export async function openStates(
+  partition: FilePartition,
+  clock: Clock,
+  logBytes: number,
+): Promise<StateStore> {
   const values = new Map<string, Uint8Array>();
-  const { signal } = new AbortController();
   let offset = partition.offsetStart;
   while (offset < partition.offsetEnd) {
-    const batch = await partition.read(offset, { messagesMax: SNAPSHOT_CHUNK, signal });
+    const batch = await readStates(partition, offset);
     if (batch === null) break;
     for (const { key, body } of batch.messages) {
       const name = decodeText(key ?? new Uint8Array());
@@ -36,7 +43,19 @@ export async function openStates(partition: FilePartition, clock: Clock): Promis
     }
     offset = batch.next;
   }
-  return new StateStore(partition, clock, values);
+  return new StateStore(partition, clock, { values, logBytes });
+}
+
+async function readStates(partition: FilePartition, offset: Offset): Promise<Batch | null> {
+  try {
+    const { signal } = new AbortController();
+    return await partition.read(offset, { messagesMax: SNAPSHOT_CHUNK, signal });
+  } catch (error) {
+    if (!(error instanceof GapError)) throw error;
+    const known = partition.corruptions.find(({ from }) => from === error.from);
+    const place = { path: known?.path ?? STATE_STREAM, byte: known?.byte ?? 0 };
+    throw new CorruptionError("saved progress is damaged", place);
+  }
 }
 
 /** States over a partition. */
@@ -44,15 +63,21 @@ export class StateStore implements States, AsyncDisposable {
   readonly #partition: FilePartition;
   readonly #clock: Clock;
   readonly #values: Map<string, Uint8Array>;
+  readonly #logBytes: number;
   readonly #closing = new AbortController();
   #tick: Tick | null = null;
   #writing: Promise<void> = Promise.resolve();
   #bytesSinceSnapshot = 0;
 
-  constructor(partition: FilePartition, clock: Clock, values: Map<string, Uint8Array>) {
+  constructor(
+    partition: FilePartition,
+    clock: Clock,
+    held: { readonly values: Map<string, Uint8Array>; readonly logBytes: number },
+  ) {
     this.#partition = partition;
     this.#clock = clock;
-    this.#values = values;
+    this.#values = held.values;
+    this.#logBytes = held.logBytes;
     this.#bytesSinceSnapshot = partition.byteLength;
   }
 
@@ -103,7 +128,18 @@ export class StateStore implements States, AsyncDisposable {
     const messages = [...entries].map(([key, value]) => this.#message(key, value));
     await this.#partition.append(messages).durable;
     for (const { body } of messages) this.#bytesSinceSnapshot += 160 + (body?.length ?? 0);
-    if (this.#bytesSinceSnapshot > stateLogBytesMax) await this.#snapshot();
+    if (this.#bytesSinceSnapshot > this.#logBytes) await this.#trySnapshot();
+  }
+
+  /** What was saved is saved, whatever becomes of the snapshot. */
+  async #trySnapshot(): Promise<void> {
+    try {
+      await this.#snapshot();
+    } catch (error) {
+      if (!(error instanceof StorageError) || error.fatal) throw error;
+      // Tried again when as much has gathered: each attempt costs space that may be short.
+      this.#bytesSinceSnapshot = 0;
+    }
   }
 
   async #snapshot(): Promise<void> {

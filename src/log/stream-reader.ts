@@ -63,7 +63,7 @@ export class StreamReader {
 
   /**
    * The next messages, of one partition; waits when there are none, unless `wait` is false. Null
-   * when aborted, or at the end without waiting. Partitions take turns.
+   * when aborted, at the end without waiting, or when the log has closed. Partitions take turns.
    */
   async next(options: {
     messagesMax: number;
@@ -79,7 +79,7 @@ export class StreamReader {
         return { messages: [], partition: 0, gaps: this.#pendingGaps.splice(0) };
       }
       if (!options.wait) return null;
-      await this.#waitForAny(options.signal);
+      if (!(await this.#waitForAny(options.signal))) return null;
     }
   }
 
@@ -155,20 +155,22 @@ export class StreamReader {
     return null;
   }
 
-  /** Returns once some partition has something, or the signal aborts. */
-  async #waitForAny(signal: AbortSignal): Promise<void> {
+  /** True once some partition has something; false when aborted, or the log has closed. */
+  async #waitForAny(signal: AbortSignal): Promise<boolean> {
     const round = new AbortController();
     const both = AbortSignal.any([signal, round.signal]);
     const waits = this.#indexes().map(async (index) => {
       try {
-        await this.#partition(index).read(this.#offset(index), { messagesMax: 1, signal: both });
+        const limits = { messagesMax: 1, signal: both };
+        return (await this.#partition(index).read(this.#offset(index), limits)) !== null;
       } catch (error) {
         // A gap is something to be told of: the next read meets it again and reports it.
         if (!(error instanceof GapError)) throw error;
+        return true;
       }
     });
     try {
-      await Promise.race(waits);
+      return await Promise.race(waits);
     } finally {
       round.abort();
       await Promise.allSettled(waits);

@@ -5,7 +5,7 @@
 import { assert } from "../assert.ts";
 import { ConflictError } from "../errors.ts";
 import { encodeText, type Message } from "../message.ts";
-import type { Appended, Log, Offset, Partition, Receipt } from "./log.ts";
+import type { AppendOptions, Log, Offset, Partition, Receipt } from "./log.ts";
 import { partitionOf } from "./murmur2.ts";
 
 /** What an append to a stream may ask for. */
@@ -85,8 +85,17 @@ export class Stream {
     }
     const receipts: Receipt[] = [];
     const waits: Promise<void>[] = [];
-    for (const [partition, indexes] of groups) {
-      const appended = this.#appendGroup(partition, indexes, messages, options);
+    const parts = [...groups].map(([partition, indexes]) => ({
+      partition: this.#partition(partition),
+      indexes,
+      messages: pick(messages, indexes),
+      options: optionsOf(options, indexes),
+    }));
+    // What one partition would refuse is refused before another one has taken its part.
+    if (parts.length > 1)
+      for (const each of parts) each.partition.check(each.messages, each.options);
+    for (const { partition, indexes, messages: own, options: asked } of parts) {
+      const appended = partition.append(own, asked);
       for (const [place, index] of indexes.entries()) receipts[index] = appended.receipt(place);
       waits.push(appended.durable);
     }
@@ -95,30 +104,25 @@ export class Stream {
     return { durable, receipts };
   }
 
-  #appendGroup(
-    partition: number,
-    indexes: readonly number[],
-    messages: readonly Message[],
-    options: StreamAppendOptions,
-  ): Appended {
-    const own = indexes.map((index) => {
-      const message = messages[index];
-      assert(message !== undefined, "an index of a group is one of the messages");
-      return message;
-    });
-    const dedupeKeys = indexes.map((index) => options.dedupeKeys?.[index] ?? null);
-    const { expectedOffset } = options;
-    return this.#partition(partition).append(
-      own,
-      expectedOffset === undefined ? { dedupeKeys } : { dedupeKeys, expectedOffset },
-    );
-  }
-
   #partition(index: number): Partition {
     const partition = this.partitions[index];
     assert(partition !== undefined, "a partition is one of the stream's");
     return partition;
   }
+}
+
+function pick(messages: readonly Message[], indexes: readonly number[]): Message[] {
+  return indexes.map((index) => {
+    const message = messages[index];
+    assert(message !== undefined, "an index of a group is one of the messages");
+    return message;
+  });
+}
+
+function optionsOf(options: StreamAppendOptions, indexes: readonly number[]): AppendOptions {
+  const dedupeKeys = indexes.map((index) => options.dedupeKeys?.[index] ?? null);
+  const { expectedOffset } = options;
+  return expectedOffset === undefined ? { dedupeKeys } : { dedupeKeys, expectedOffset };
 }
 
 async function allDurable(waits: readonly Promise<void>[]): Promise<void> {
@@ -143,7 +147,7 @@ export class Streams {
     const held = this.#log.streams().get(name) ?? 0;
     const count = Math.max(held, this.#wanted.get(name) ?? 1);
     const partitions = Array.from({ length: count }, (_, index) =>
-      this.#log.partition({ stream: name, index }),
+      this.#log.partition({ stream: name, index }, count),
     );
     const made = new Stream(name, partitions);
     this.#streams.set(name, made);

@@ -150,39 +150,69 @@ async function verifySegment(disk: Disk, path: string, scanning: Scanning): Prom
   }
 }
 
-function scan(
-  content: Buffer,
-  place: { readonly path: string; readonly header: SegmentHeader },
-  { report, next }: Scanning,
-): void {
-  const { path, header } = place;
-  let at = SEGMENT_HEADER_BYTES;
-  // A crash in the middle of a recovery leaves batches that the next segment holds as well.
-  const isDone = (): boolean => next !== undefined && (report.offset ?? 0) >= next;
-  while (at < content.length && !isDone()) {
-    const batch = parseBatchHeader(content, at, header.salt);
-    const isNext = batch !== null && batch.baseOffset === report.offset;
-    if (isNext && payloadIsValid(content, at, batch)) {
-      report.take(batch);
-      at += BATCH_HEADER_BYTES + batch.payloadBytes;
-      continue;
-    }
-    const found = nextBatch(content, at + 1, { salt: header.salt, offset: report.offset ?? 0 });
-    const lost = { path, byte: at, to: found?.batch.baseOffset ?? next ?? null };
-    const isPromised = next !== undefined || (report.offset ?? 0) < synced(content, at, report);
-    if (!isPromised) {
-      if (content.subarray(at).some((byte) => byte !== 0)) {
-        report.add("torn", { ...lost, to: null, detail: "the tail was never synced" });
-      }
-      return;
-    }
-    report.add("corrupt", { ...lost, detail: "a synced batch is damaged" });
-    report.offset = found?.batch.baseOffset ?? next ?? report.offset;
-    at = found?.at ?? content.length;
+/** A crash in the middle of a recovery leaves batches that the next segment holds as well. */
+function isDone({ report, next }: Scanning): boolean {
+  return next !== undefined && (report.offset ?? 0) >= next;
+}
+
+interface Place {
+  readonly path: string;
+  readonly header: SegmentHeader;
+}
+
+function scan(content: Buffer, place: Place, scanning: Scanning): void {
+  const { report, next } = scanning;
+  let at: number | null = SEGMENT_HEADER_BYTES;
+  for (;;) {
+    at = readValid(content, at, { salt: place.header.salt, scanning });
+    if (at >= content.length || isDone(scanning)) break;
+    at = meetDamage(content, at, { place, scanning });
+    if (at === null) return;
   }
-  if (next === undefined || isDone()) return;
-  report.add("corrupt", { path, byte: at, to: next, detail: "the segment ends too early" });
+  if (next === undefined || isDone(scanning)) return;
+  const detail = "the segment ends too early";
+  report.add("corrupt", { path: place.path, byte: at, to: next, detail });
   report.offset = next;
+}
+
+/** Takes valid batches from a position on; where they end. */
+function readValid(
+  content: Buffer,
+  from: number,
+  { salt, scanning }: { readonly salt: number; readonly scanning: Scanning },
+): number {
+  let at = from;
+  while (at < content.length && !isDone(scanning)) {
+    const batch = parseBatchHeader(content, at, salt);
+    if (batch === null || batch.baseOffset !== scanning.report.offset) return at;
+    if (!payloadIsValid(content, at, batch)) return at;
+    scanning.report.take(batch);
+    at += BATCH_HEADER_BYTES + batch.payloadBytes;
+  }
+  return at;
+}
+
+/** Reports what is wrong at a position; where to go on, or null behind a torn tail. */
+function meetDamage(
+  content: Buffer,
+  at: number,
+  { place, scanning }: { readonly place: Place; readonly scanning: Scanning },
+): number | null {
+  const { path, header } = place;
+  const { report, next } = scanning;
+  const offset = report.offset ?? 0;
+  const wasPromised = next !== undefined || offset < synced(content, at, report);
+  if (!wasPromised) {
+    const isEmpty = content.subarray(at).every((byte) => byte === 0);
+    const detail = "the tail was never synced";
+    if (!isEmpty) report.add("torn", { path, byte: at, to: null, detail });
+    return null;
+  }
+  const found = nextBatch(content, at + 1, { salt: header.salt, offset });
+  const to = found?.batch.baseOffset ?? next ?? null;
+  report.add("corrupt", { path, byte: at, to, detail: "a synced batch is damaged" });
+  report.offset = to ?? report.offset;
+  return found?.at ?? content.length;
 }
 
 /** The highest offset known to have been synced, by any valid header from a place on. */

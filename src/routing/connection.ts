@@ -5,9 +5,15 @@
 import { backoffMs } from "../backoff.ts";
 import type { Bridge, BridgeModule } from "../bridge.ts";
 import type { Clock } from "../clock.ts";
-import { DisconnectedError, errorText } from "../errors.ts";
-import { connectTimeoutMs, reconnectDelayMaxMs, reconnectDelayMinMs } from "../limits.ts";
+import { errorText } from "../errors.ts";
+import {
+  connectTimeoutMs,
+  reconnectDelayMaxMs,
+  reconnectDelayMinMs,
+  stopTimeoutMs,
+} from "../limits.ts";
 import type { BridgeStatus } from "./status.ts";
+import { within } from "./within.ts";
 
 /** What a connection is made from. */
 export interface ConnectionParts {
@@ -89,16 +95,11 @@ export class BridgeConnection implements AsyncDisposable {
     const attempt = new AbortController();
     const signal = AbortSignal.any([attempt.signal, this.#closing.signal]);
     const connecting = module.connect(config, { name, resolve, signal });
-    const answered = new AbortController();
-    const timeout = clock.sleep(connectTimeoutMs, answered.signal).then(() => null);
     try {
-      const bridge = await Promise.race([connecting, timeout]);
-      if (bridge !== null) return bridge;
+      return await within(connecting, { clock, ms: connectTimeoutMs });
+    } catch (error) {
       attempt.abort();
-      connecting.then(disposeLate, ignoreLate);
-      throw new DisconnectedError(`no answer within ${connectTimeoutMs / 1000} s`);
-    } finally {
-      answered.abort();
+      throw error;
     }
   }
 
@@ -118,7 +119,10 @@ export class BridgeConnection implements AsyncDisposable {
     if (!signal.aborted) {
       this.#become("down", reason === null ? "the connection was closed" : errorText(reason));
     }
-    await bridge[Symbol.asyncDispose]();
+    await within(bridge[Symbol.asyncDispose]() as Promise<void>, {
+      clock: this.#parts.clock,
+      ms: stopTimeoutMs,
+    });
   }
 
   #become(state: BridgeStatus["state"], error: string | null): void {
@@ -134,11 +138,3 @@ export class BridgeConnection implements AsyncDisposable {
     this.#waiters.clear();
   }
 }
-
-/** A connection that came after its time was over. */
-async function disposeLate(bridge: Bridge): Promise<void> {
-  await bridge[Symbol.asyncDispose]();
-}
-
-/** The attempt was given up and reported already. */
-function ignoreLate(): void {}

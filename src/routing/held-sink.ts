@@ -3,15 +3,23 @@
  * a message for it, so that what is missing is made, or told, when the rule starts.
  */
 import type { Sink } from "../bridge.ts";
+import type { Clock } from "../clock.ts";
+import { stopTimeoutMs } from "../limits.ts";
+import { within } from "./within.ts";
 
 /** Opens a sink; waits while its bridge is away; null when aborted. */
 export type OpenSink = (signal: AbortSignal) => Promise<Sink | null>;
 
 /** Holds a sink open. Openings happen one after another; an outdated early one gives way. */
 export class HeldSink {
+  readonly #clock: Clock;
   #open: { readonly revision: number; readonly sink: Sink } | null = null;
   #opening: Promise<void> = Promise.resolve();
   #early: { readonly revision: number; readonly abort: AbortController } | null = null;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   /** The sink of a revision. @throws GatewayError it can't be opened now; call again later. */
   get(revision: number, open: OpenSink, signal: AbortSignal): Promise<Sink | null> {
@@ -33,11 +41,13 @@ export class HeldSink {
     }
   }
 
-  /** Closes the sink, if there is one. */
+  /** Closes the sink, if there is one. @throws GatewayError it did not close; it is given up. */
   async drop(): Promise<void> {
     const held = this.#open;
     this.#open = null;
-    if (held !== null) await held.sink[Symbol.asyncDispose]();
+    if (held === null) return;
+    const closing = held.sink[Symbol.asyncDispose]() as Promise<void>;
+    await within(closing, { clock: this.#clock, ms: stopTimeoutMs });
   }
 
   async #openNow(revision: number, open: OpenSink, signal: AbortSignal): Promise<Sink | null> {

@@ -56,6 +56,8 @@ export async function ingest(source: Source, intake: Intake, signal: AbortSignal
       if (underWay.size >= ingestInFlight) await Promise.race(underWay);
     }
   } finally {
+    // What waits for space on the disk is given back with the source.
+    lost.abort();
     await Promise.allSettled(underWay);
   }
   if (failure !== null && !signal.aborted) {

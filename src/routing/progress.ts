@@ -22,6 +22,7 @@ const rangesMax = 64;
 
 interface Saved {
   readonly epoch: string;
+  readonly life?: string;
   readonly next: number;
   readonly done?: readonly (readonly [number, number])[];
   readonly attempts?: number;
@@ -33,6 +34,13 @@ interface Saved {
 /** The progress of a route. Not shared: one loop changes it. */
 export class Progress {
   readonly epoch: string;
+  /**
+   * Of the route: another one when it is made anew. In the dedupe keys of what it appends, so that
+   * a new route's messages are not taken for the old one's.
+   */
+  readonly life: string;
+  /** Offsets that it had finished, and that its partition has lost. */
+  readonly lostCount: number;
   /** Everything below is finished. */
   next: number;
   /** Refusals of the message at `next`, and since when it has failed (Unix ms; 0: it hasn't). */
@@ -47,25 +55,48 @@ export class Progress {
   #head = 0;
   #batchNext: number;
 
-  constructor(epoch: string, next: number, boundaries: readonly Boundary[]) {
-    assert(boundaries.length > 0, "a route has a revision");
+  constructor(
+    epoch: string,
+    next: number,
+    boundaries: readonly Boundary[],
+    before: { readonly life?: string; readonly lostCount?: number } = {},
+  ) {
+    const newest = boundaries.at(-1);
+    assert(newest !== undefined, "a route has a revision");
     this.epoch = epoch;
+    this.life = before.life ?? `${epoch.slice(0, 8)}.${newest.revision}`;
+    this.lostCount = before.lostCount ?? 0;
     this.next = next;
     this.#batchNext = next;
     this.#boundaries = [...boundaries];
   }
 
-  /** Reads a record; null when it belongs to another life of the partition. */
-  static decode(bytes: Uint8Array, epoch: string): Progress | null {
+  /**
+   * Reads a record; null when it belongs to another life of the partition. A partition that ends
+   * before what was saved has lost its end: the offsets behind it are other messages now.
+   */
+  static decode(
+    bytes: Uint8Array,
+    partition: { readonly epoch: string; readonly offsetEnd: number },
+  ): Progress | null {
     const saved = JSON.parse(decodeText(bytes)) as Saved;
+    const { epoch, offsetEnd } = partition;
     if (saved.epoch !== epoch) return null;
-    const boundaries = saved.boundaries.map(([offset, revision]) => ({ offset, revision }));
-    const progress = new Progress(epoch, saved.next, boundaries);
+    const boundaries = saved.boundaries
+      .map(([offset, revision]) => ({ offset: Math.min(offset, offsetEnd), revision }))
+      .filter(({ offset }, index, all) => offset !== all[index + 1]?.offset);
+    const next = Math.min(saved.next, offsetEnd);
+    const lostCount = saved.next - next;
+    const before = { life: saved.life ?? "", lostCount };
+    const progress = new Progress(epoch, next, boundaries, before);
+    Object.assign(progress.#counts, saved.counts);
+    if (lostCount > 0) return progress;
     progress.attempts = saved.attempts ?? 0;
     progress.failingSinceMs = saved.failingSinceMs ?? 0;
-    Object.assign(progress.#counts, saved.counts);
     for (const [from, to] of saved.done ?? []) {
-      for (let offset = from; offset < to; offset++) progress.#done.add(offset);
+      for (let offset = from; offset < Math.min(to, offsetEnd); offset++) {
+        progress.#done.add(offset);
+      }
     }
     return progress;
   }
@@ -87,6 +118,7 @@ export class Progress {
   encode(): Uint8Array {
     const saved: Saved = {
       epoch: this.epoch,
+      life: this.life,
       next: this.next,
       counts: this.#counts,
       boundaries: this.#boundaries.map(({ offset, revision }) => [offset, revision] as const),

@@ -3,10 +3,10 @@
  * read → where → set → send → save the cursor. The cursor moves only after the sink has confirmed,
  * or the message stands in the dead-letter stream; everything else follows from that.
  */
-import type { Capabilities, Outgoing, Sink } from "../bridge.ts";
+import type { Outgoing } from "../bridge.ts";
 import { backoffMs } from "../backoff.ts";
-import { type Clock, nextTurn } from "../clock.ts";
-import { errorText, GapError, LimitError } from "../errors.ts";
+import { nextTurn } from "../clock.ts";
+import { DisconnectedError, errorText, GapError, LimitError, StorageError } from "../errors.ts";
 import {
   reconnectDelayMaxMs,
   reconnectDelayMinMs,
@@ -14,57 +14,14 @@ import {
   routeBatchMessages,
   stopTimeoutMs,
 } from "../limits.ts";
-import type { Offset, Partition, States } from "../log/log.ts";
+import type { Offset } from "../log/log.ts";
 import type { StoredMessage } from "../message.ts";
-import type { CompiledRule, CompiledTarget } from "../rules/transform.ts";
-import type { DeadLetterCause } from "./deadletter.ts";
-import type { Progress } from "./progress.ts";
 import { HeldSink } from "./held-sink.ts";
+import type { RouteParts, RunningRevision } from "./route-parts.ts";
 import { Saver } from "./saver.ts";
 import { type GivenUp, Sender, type Signals, type Work } from "./sender.ts";
 import type { RouteStatus } from "./status.ts";
-
-/** One revision of a route, ready to run. */
-export interface RunningRevision {
-  readonly revision: number;
-  readonly enabled: boolean;
-  readonly rule: CompiledRule;
-  readonly target: CompiledTarget;
-  readonly failure: Capabilities["failure"];
-  readonly blocks: boolean;
-  /** Opens the target; waits while it is away; null when aborted. */
-  readonly openSink: (signal: AbortSignal) => Promise<Sink | null>;
-}
-
-/** What a route tells about each batch, for the counters. */
-export interface RouteEvents {
-  readonly onFinished: (how: "delivered" | "filtered" | "failed" | "deadLettered") => void;
-  readonly onRetry: () => void;
-  readonly onGap: (gap: { from: Offset; to: Offset; reason: string }) => void;
-  readonly warn: (sentence: string) => void;
-}
-
-/** What a route is made from. */
-export interface RouteParts {
-  readonly ruleName: string;
-  readonly targetName: string;
-  readonly partition: Partition;
-  /** The name of its state record. */
-  readonly stateKey: string;
-  readonly progress: Progress;
-  /** Every revision that its boundaries name. */
-  readonly revisions: readonly RunningRevision[];
-  readonly states: States;
-  /** Keeps a dead letter; resolves when it is durable. `dedupeKey` makes it happen once. */
-  readonly bury: (
-    message: StoredMessage,
-    cause: DeadLetterCause,
-    dedupeKey: string,
-  ) => Promise<void>;
-  readonly clock: Clock;
-  readonly random: () => number;
-  readonly events: RouteEvents;
-}
+import { within } from "./within.ts";
 
 interface Chosen {
   readonly work: readonly Work[];
@@ -77,12 +34,14 @@ export class Route {
   readonly #revisions = new Map<number, RunningRevision>();
   readonly #stop = new AbortController();
   readonly #abort = new AbortController();
-  readonly #sink = new HeldSink();
+  readonly #sink: HeldSink;
   readonly #saver: Saver;
   #loop: Promise<void> = Promise.resolve();
   #warming: Promise<void> = Promise.resolve();
   #wakeDisabled: (() => void) | null = null;
-  #hasUnsavedSwap = false;
+  /** Swaps that were made, and how many of them are on disk. */
+  #swaps = 0;
+  #savedSwaps = 0;
   #state: RouteStatus["state"] = "running";
   #error: string | null = null;
   #attempts = 0;
@@ -90,7 +49,8 @@ export class Route {
 
   constructor(parts: RouteParts) {
     this.#parts = parts;
-    const { states, stateKey: key, progress, events } = parts;
+    const { states, stateKey: key, progress, events, clock } = parts;
+    this.#sink = new HeldSink(clock);
     this.#saver = new Saver({ states, key, encode: () => progress.encode(), warn: events.warn });
     for (const revision of parts.revisions) this.#revisions.set(revision.revision, revision);
   }
@@ -129,9 +89,9 @@ export class Route {
    * From the partition's end on, messages belong to `revision`; older ones keep theirs. Resolves
    * when that is on disk, which is before the first send by it. @throws LimitError
    */
-  swap(revision: RunningRevision): Promise<void> {
+  async swap(revision: RunningRevision): Promise<void> {
     const { progress, partition, ruleName } = this.#parts;
-    if (progress.revision === revision.revision) return Promise.resolve();
+    if (progress.revision === revision.revision) return;
     if (!progress.canSwap) {
       const message = `rule ${ruleName} has too many changes that its target has not seen yet`;
       throw new LimitError("rate-limited", message);
@@ -141,26 +101,31 @@ export class Route {
     this.#revisions.set(revision.revision, revision);
     progress.swap(partition.offsetEnd, revision.revision, skipped);
     this.#dropOldRevisions();
-    this.#hasUnsavedSwap = true;
+    this.#swaps++;
     this.#wakeDisabled?.();
     this.#warming = this.#warming.then(() => this.#warmUp());
-    return this.#saveSwap();
+    await this.#saveSwap();
   }
 
-  /** Ends the loop: what is under way is finished, or given up after a grace; then saved. */
+  /**
+   * Ends the loop: what is under way is finished, or given up after a grace; then saved. A target
+   * that answers to nothing is left behind, and what can't be saved is told: it is sent again.
+   */
   async stop(): Promise<void> {
     this.#stop.abort();
-    const finished = new AbortController();
-    const grace = this.#parts.clock.sleep(stopTimeoutMs, finished.signal).then(() => {
-      this.#abort.abort();
-    });
-    await this.#loop;
-    finished.abort();
-    await grace;
-    await this.#warming;
-    await this.#sink.drop();
-    await this.#saver.idle();
-    await this.#saver.now();
+    const { clock, events, ruleName } = this.#parts;
+    const loop = this.#loop;
+    try {
+      await within(loop, { clock, ms: stopTimeoutMs }).catch(() => {
+        this.#abort.abort();
+        return within(loop, { clock, ms: stopTimeoutMs });
+      });
+      await this.#warming;
+      await this.#sink.drop();
+    } catch (error) {
+      events.warn(`a route of rule ${ruleName} did not end: ${errorText(error)}`);
+    }
+    await this.#saver.close();
   }
 
   async #run(): Promise<void> {
@@ -198,14 +163,20 @@ export class Route {
       bytesMax: routeBatchBytes,
       signal: this.#stop.signal,
     });
-    if (batch === null) return;
-    if (this.#hasUnsavedSwap) await this.#saveSwap();
+    if (batch === null) {
+      if (this.#stop.signal.aborted) return;
+      throw new StorageError("the log is closed");
+    }
+    if (this.#savedSwaps < this.#swaps) await this.#saveSwap();
     const { messages, next } = this.#ofOneRevision(batch.messages, batch.next);
     const first = messages[0];
     if (first === undefined) return;
     this.#oldestMs = first.appendedAtMs;
     const current = this.#revisionAt(first.offset);
-    if (!current.enabled) return;
+    if (!current.enabled) {
+      progress.skipTo(first.offset);
+      return;
+    }
     progress.begin(
       messages.map((message) => message.offset),
       next,
@@ -227,18 +198,29 @@ export class Route {
     while (!signals.stop.aborted) {
       const open = messages.filter((message) => !progress.isDone(message.offset));
       const { work, broken } = this.#choose(open, revision);
-      for (const { message, reason } of broken) {
-        await this.#giveUp({ message, revision }, { reason, attempts: 1 });
-      }
+      const isBlocked = revision.blocks && broken.length > 0;
+      if (!isBlocked) await this.#giveUpAll(broken, revision);
       const sender = this.#sender(revision);
       if (isFirst && progress.failingSinceMs > 0) {
         const { attempts, failingSinceMs } = progress;
         sender.resume(progress.next, { attempts, sinceMs: failingSinceMs });
       }
       isFirst = false;
-      await sender.deliver(work, signals);
+      // Nothing passes a message that keeps its place.
+      const barrier = isBlocked ? (broken[0]?.message.offset ?? 0) : Number.POSITIVE_INFINITY;
+      const free = work.filter(({ message }) => message.offset < barrier);
+      const isOver = await sender.deliver(free, signals);
       this.#saver.soon();
+      if (!isOver && !signals.stop.aborted)
+        throw new DisconnectedError("the target was not opened");
+      if (isBlocked) await this.#giveUpAll(broken.slice(0, 1), revision);
       if (messages.every((message) => progress.isDone(message.offset))) return;
+    }
+  }
+
+  async #giveUpAll(broken: Chosen["broken"], revision: RunningRevision): Promise<void> {
+    for (const { message, reason } of broken) {
+      await this.#giveUp({ message, revision }, { reason, attempts: 1 });
     }
   }
 
@@ -294,7 +276,7 @@ export class Route {
     { message, revision }: { message: StoredMessage; revision: RunningRevision },
     given: GivenUp,
   ): Promise<void> {
-    const { bury, ruleName, targetName, clock, random, stateKey } = this.#parts;
+    const { bury, ruleName, targetName, clock, random, stateKey, progress } = this.#parts;
     const cause = { rule: ruleName, target: targetName, revision: revision.revision, ...given };
     const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
     for (let failures = 1; !this.#abort.signal.aborted; failures++) {
@@ -304,7 +286,7 @@ export class Route {
         return;
       }
       try {
-        await bury(message, cause, `${stateKey}/${message.offset}/dead`);
+        await bury(message, cause, `${stateKey}/${progress.life}/${message.offset}/dead`);
         this.#finish(message.offset, "deadLettered");
         return;
       } catch (error) {
@@ -364,8 +346,9 @@ export class Route {
   }
 
   async #saveSwap(): Promise<void> {
+    const swaps = this.#swaps;
     await this.#saver.now();
-    this.#hasUnsavedSwap = false;
+    this.#savedSwaps = Math.max(this.#savedSwaps, swaps);
   }
 
   #dropOldRevisions(): void {

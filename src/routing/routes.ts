@@ -4,6 +4,8 @@
  */
 import type { BridgeModule, Capabilities, Sink } from "../bridge.ts";
 import type { Clock } from "../clock.ts";
+import { DisconnectedError } from "../errors.ts";
+import { connectTimeoutMs } from "../limits.ts";
 import type { Offset, Partition, States } from "../log/log.ts";
 import type { Streams } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
@@ -13,9 +15,11 @@ import type { BridgeConnection } from "./connection.ts";
 import { type DeadLetterCause, deadLetter, deadLetterStream } from "./deadletter.ts";
 import type { PlannedRule } from "./plan.ts";
 import { Progress } from "./progress.ts";
-import { Route, type RouteEvents, type RunningRevision } from "./route.ts";
+import { Route } from "./route.ts";
+import type { RouteEvents, RunningRevision } from "./route-parts.ts";
 import type { RouteStatus } from "./status.ts";
 import { StreamSink } from "./stream-sink.ts";
+import { within } from "./within.ts";
 
 /** What routes work with. */
 export interface RoutesParts {
@@ -42,7 +46,9 @@ interface Running {
   readonly rule: string;
   readonly stream: string;
   readonly partition: number;
-  readonly bridge: string | null;
+  /** In the dedupe keys of what it appends to streams. */
+  readonly life: string;
+  bridge: string | null;
   isEnabled: boolean;
 }
 
@@ -103,14 +109,15 @@ export class Routes {
     // All boundaries of a change are set in one turn, before anything is awaited.
     const swaps = [...planned.values()].map((each) => this.#swap(each));
     await Promise.all(swaps);
-    const made: Running[] = [];
-    for (const each of planned.values()) {
-      if (this.#running.has(each.key)) continue;
-      const running = await this.#make(each);
-      this.#running.set(each.key, running);
-      made.push(running);
+    // All or none: what is known as running has been started.
+    const missing = [...planned.values()].filter(({ key }) => !this.#running.has(key));
+    const made = await Promise.all(
+      missing.map(async (each) => [each.key, await this.#make(each)] as const),
+    );
+    for (const [key, running] of made) {
+      this.#running.set(key, running);
+      running.route.start();
     }
-    for (const { route } of made) route.start();
   }
 
   #plan(rules: readonly PlannedRule[]): Planned[] {
@@ -126,25 +133,37 @@ export class Routes {
     );
   }
 
-  #swap({ key, rule, target }: Planned): Promise<void> {
+  async #swap({ key, rule, target }: Planned): Promise<void> {
     const running = this.#running.get(key);
-    if (running === undefined) return Promise.resolve();
-    running.isEnabled = rule.definition.parsed.enabled;
-    const revision = this.#revisionOf(rule.definition, target.name, key);
-    return revision === null ? Promise.resolve() : running.route.swap(revision);
+    if (running === undefined) return;
+    const revision = this.#revisionOf(rule.definition, target.name, `${key}/${running.life}`);
+    if (revision === null) return;
+    running.isEnabled = revision.enabled;
+    running.bridge = bridgeOf(target);
+    await running.route.swap(revision);
   }
 
   async #make({ key, rule, target, partition }: Planned): Promise<Running> {
     const { states, clock, random, events } = this.#parts;
     const { name, definition } = rule;
-    const progress = await this.#progress(key, definition, partition);
+    const { progress, isSaved } = await this.#progress(key, definition, partition);
+    if (progress.lostCount > 0) {
+      const place = `${partition.id.stream}/${partition.id.index}`;
+      const came = `the route had come to ${progress.next + progress.lostCount}`;
+      events(name, target.name).warn(
+        `rule ${name}: ${place} ends at ${progress.next}, ${came}; it goes on at the end`,
+      );
+    }
     const newest = definition.revision;
-    if (progress.revision !== newest) progress.swap(partition.offsetEnd, newest, new Set());
+    const isOutdated = progress.revision !== newest;
+    if (isOutdated) {
+      progress.swap(partition.offsetEnd, newest, this.#disabledOf(definition, progress));
+    }
     const revisions = progress.boundaries
       .map(({ revision }) => this.#known(definition, revision))
-      .map((each) => this.#revisionOf(each, target.name, key))
+      .map((each) => this.#revisionOf(each, target.name, `${key}/${progress.life}`))
       .filter((each) => each !== null);
-    await states.save([[key, progress.encode()]]);
+    if (isOutdated || !isSaved) await states.save([[key, progress.encode()]]);
     const route = new Route({
       ruleName: name,
       targetName: target.name,
@@ -163,9 +182,17 @@ export class Routes {
       rule: name,
       stream: partition.id.stream,
       partition: partition.id.index,
-      bridge: "stream" in target.to ? null : target.to.bridge,
+      life: progress.life,
+      bridge: bridgeOf(target),
       isEnabled: definition.parsed.enabled,
     };
+  }
+
+  /** Older revisions that were disabled: what waited under them belongs to the newest. */
+  #disabledOf(definition: Definition<RuleDocument>, progress: Progress): Set<number> {
+    const revisions = progress.boundaries.map(({ revision }) => this.#known(definition, revision));
+    const disabled = revisions.filter(({ parsed }) => !parsed.enabled);
+    return new Set(disabled.map(({ revision }) => revision));
   }
 
   /** A revision that is not kept any more is stood in for by the newest one, under its number. */
@@ -179,19 +206,23 @@ export class Routes {
     key: string,
     definition: Definition<RuleDocument>,
     partition: Partition,
-  ): Promise<Progress> {
+  ): Promise<{ readonly progress: Progress; readonly isSaved: boolean }> {
     const saved = await this.#parts.states.load(key);
-    const known = saved === null ? null : Progress.decode(saved, partition.epoch);
-    if (known !== null) return known;
+    const known = saved === null ? null : Progress.decode(saved, partition);
+    if (known !== null) return { progress: known, isSaved: known.lostCount === 0 };
     const next = await startOffset(partition, definition.parsed.start);
-    return new Progress(partition.epoch, next, [{ offset: 0, revision: definition.revision }]);
+    const boundaries = [{ offset: 0, revision: definition.revision }];
+    return { progress: new Progress(partition.epoch, next, boundaries), isSaved: false };
   }
 
-  /** A revision of one route; null when that revision did not have the target. */
+  /**
+   * A revision of one route; null when that revision did not have the target. `life` names the
+   * route in dedupe keys.
+   */
   #revisionOf(
     definition: Definition<RuleDocument>,
     targetName: string,
-    key: string,
+    life: string,
   ): RunningRevision | null {
     const rule = this.#compile(definition);
     const target = rule.targets.find(({ name }) => name === targetName);
@@ -203,7 +234,7 @@ export class Routes {
       target,
       failure: this.#failureOf(target.document),
       blocks: definition.parsed.onFailure === "block",
-      openSink: (signal) => this.#openSink(target.document, key, signal),
+      openSink: (signal) => this.#openSink(target.document, life, signal),
     };
   }
 
@@ -222,12 +253,17 @@ export class Routes {
     return this.#parts.modules.get(to.kind)?.capabilities.failure ?? "independent";
   }
 
-  async #openSink({ to }: TargetDocument, key: string, signal: AbortSignal): Promise<Sink | null> {
-    const { streams, random, connection } = this.#parts;
-    if ("stream" in to) return new StreamSink(streams, key, random);
+  async #openSink({ to }: TargetDocument, life: string, signal: AbortSignal): Promise<Sink | null> {
+    const { streams, random, connection, clock } = this.#parts;
+    if ("stream" in to) return new StreamSink(streams, life, random);
     const bridge = await connection(to.bridge)?.acquire(signal);
-    if (bridge === null || bridge === undefined) return null;
-    return bridge.sink({ text: to.text, fields: to.fields });
+    if (signal.aborted) return null;
+    // Messages of an older revision may outlive its bridge: they wait as in any outage.
+    if (bridge === null || bridge === undefined) {
+      throw new DisconnectedError(`there is no bridge ${to.bridge}`);
+    }
+    const opening = bridge.sink({ text: to.text, fields: to.fields });
+    return within(opening, { clock, ms: connectTimeoutMs, signal });
   }
 
   async #bury(message: StoredMessage, cause: DeadLetterCause, dedupeKey: string): Promise<void> {
@@ -241,6 +277,10 @@ export class Routes {
     await Promise.all(chosen.map(([, { route }]) => route.stop()));
     for (const [key] of chosen) this.#running.delete(key);
   }
+}
+
+function bridgeOf({ to }: TargetDocument): string | null {
+  return "stream" in to ? null : to.bridge;
 }
 
 async function startOffset(partition: Partition, start: Start): Promise<Offset> {

@@ -15,6 +15,7 @@ export class Saver {
   readonly #parts: SaverParts;
   #saving: Promise<void> | null = null;
   #isDirty = false;
+  #isClosed = false;
 
   constructor(parts: SaverParts) {
     this.#parts = parts;
@@ -22,6 +23,7 @@ export class Saver {
 
   /** Saves soon; changes made meanwhile go with it or with the next one. */
   soon(): void {
+    if (this.#isClosed) return;
     this.#isDirty = true;
     this.#saving ??= this.#saveWhileDirty();
   }
@@ -32,8 +34,10 @@ export class Saver {
     return states.save([[key, encode()]]);
   }
 
-  /** Resolves when nothing is being saved any more. */
-  async idle(): Promise<void> {
+  /** Saves a last time; resolves when nothing is being saved any more, nor will be. */
+  async close(): Promise<void> {
+    this.soon();
+    this.#isClosed = true;
     await this.#saving;
   }
 

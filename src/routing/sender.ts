@@ -62,7 +62,8 @@ export interface Signals {
 export class Sender {
   readonly #parts: SenderParts;
   readonly #troubles = new Map<number, Trouble>();
-  #outages = 0;
+  /** Waves in a row that could not be sent, or that came to nothing. */
+  #failures = 0;
 
   constructor(parts: SenderParts) {
     this.#parts = parts;
@@ -114,7 +115,6 @@ export class Sender {
       const outgoing = wave.map((work) => work.outgoing);
       const outcomes = await sink.send(outgoing, signals.abort);
       assert(outcomes.length === wave.length, "a sink answers for each message");
-      this.#outages = 0;
       return outcomes;
     } catch (error) {
       await this.#parts.dropSink();
@@ -128,11 +128,6 @@ export class Sender {
     const left = new Set<Work>();
     let delayMs = 0;
     const lost = outcomes instanceof DisconnectedError ? outcomes : null;
-    if (lost !== null) {
-      this.#outages++;
-      const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
-      delayMs = backoffMs(this.#outages, bounds, this.#parts.random);
-    }
     for (const [index, work] of wave.entries()) {
       const outcome = Array.isArray(outcomes) ? (outcomes[index] as Outcome) : { unknown: true };
       if ("sent" in outcome) {
@@ -145,7 +140,15 @@ export class Sender {
       left.add(work);
       delayMs = Math.max(delayMs, wait);
     }
-    return { left, delayMs };
+    this.#failures = left.size < wave.length ? 0 : this.#failures + 1;
+    // A target that is unsure of everything is not asked again at once.
+    const hasToRest = lost !== null || (this.#failures > 0 && delayMs === 0);
+    return { left, delayMs: hasToRest ? Math.max(delayMs, this.#restMs()) : delayMs };
+  }
+
+  #restMs(): number {
+    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
+    return backoffMs(this.#failures, bounds, this.#parts.random);
   }
 
   /** The wait before the message is tried again; null when it was given up. */

@@ -4,11 +4,18 @@
 import { backoffMs } from "../backoff.ts";
 import type { Source } from "../bridge.ts";
 import { errorText } from "../errors.ts";
-import { reconnectDelayMaxMs, reconnectDelayMinMs, unsettledBytesMax } from "../limits.ts";
+import {
+  connectTimeoutMs,
+  reconnectDelayMaxMs,
+  reconnectDelayMinMs,
+  stopTimeoutMs,
+  unsettledBytesMax,
+} from "../limits.ts";
 import type { SourceDocument } from "../rules/document.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type Intake, ingest } from "./ingest.ts";
 import type { SourceStatus } from "./status.ts";
+import { within } from "./within.ts";
 
 /** A source as it runs. Start it once, stop it once. */
 export class SourceRunner {
@@ -47,10 +54,16 @@ export class SourceRunner {
     this.#loop = this.#run();
   }
 
-  /** Ends it; what was not acked is given back by the broker. */
+  /** Ends it, soon; what was not acked is given back by the broker. */
   async stop(): Promise<void> {
     this.#stop.abort();
-    await this.#loop;
+    const { clock, warn, name } = this.#intake;
+    try {
+      await within(this.#loop, { clock, ms: stopTimeoutMs });
+    } catch (error) {
+      // Closing its bridge ends it; what it still appends it can't ack any more.
+      warn(`source ${name} did not stop: ${errorText(error)}`);
+    }
     this.#state = "stopped";
   }
 
@@ -66,12 +79,9 @@ export class SourceRunner {
         this.#state = "running";
         this.#error = null;
         const before = this.#messages;
-        try {
-          await ingest(source, this.#intake, signal);
-        } finally {
-          await source[Symbol.asyncDispose]();
-        }
-        if (this.#messages > before) failures = 0;
+        await this.#takeIn(source).finally(() => {
+          if (this.#messages > before) failures = 0;
+        });
       } catch (error) {
         this.#error = errorText(error);
       }
@@ -81,12 +91,23 @@ export class SourceRunner {
     }
   }
 
+  async #takeIn(source: Source): Promise<void> {
+    try {
+      await ingest(source, this.#intake, this.#stop.signal);
+    } finally {
+      const closing = source[Symbol.asyncDispose]() as Promise<void>;
+      await within(closing, { clock: this.#intake.clock, ms: stopTimeoutMs });
+    }
+  }
+
   async #open(): Promise<Source | null> {
     const bridge = await this.#connection.acquire(this.#stop.signal);
     if (bridge === null) return null;
     const { text, fields } = this.#document.from;
     const { name } = this.#intake;
     const { start } = this.#document;
-    return bridge.source({ text, fields }, { name, start, unsettledBytesMax });
+    const opening = bridge.source({ text, fields }, { name, start, unsettledBytesMax });
+    const { clock } = this.#intake;
+    return within(opening, { clock, ms: connectTimeoutMs, signal: this.#stop.signal });
   }
 }

@@ -3,6 +3,7 @@ import { describe, expect, test } from "bun:test";
 import { Call, Turns } from "../../bridges/call.ts";
 import { Inbox } from "../../bridges/inbox.ts";
 import { Settling } from "../../bridges/settling.ts";
+import { waitFor } from "../temporary.ts";
 
 const never = new AbortController().signal;
 
@@ -13,19 +14,45 @@ describe("an inbox", () => {
   test("gives together what arrived together, as far as it may be unsettled", async () => {
     const box = inbox(10);
     for (const bytes of [4, 5, 3, 1]) box.push(bytes);
-    expect(await box.take(never)).toEqual({ items: [4, 5], bytes: 9 });
+    const first = await box.take(never);
+    expect(first).toEqual({ items: [4, 5], bytes: 9 });
+    expect([box.heldBytes, box.heldCount]).toEqual([13, 4]);
     const waiting = box.take(never);
-    box.settled(9);
+    if (first !== null) box.settled(first);
     expect(await waiting).toEqual({ items: [3, 1], bytes: 4 });
-    expect(box.heldBytes).toBe(4);
+    expect([box.heldBytes, box.heldCount]).toEqual([4, 2]);
   });
 
   test("gives a message larger than the bound alone", async () => {
     const box = inbox(10);
     for (const bytes of [50, 1]) box.push(bytes);
-    expect(await box.take(never)).toEqual({ items: [50], bytes: 50 });
-    box.settled(50);
+    const first = await box.take(never);
+    expect(first).toEqual({ items: [50], bytes: 50 });
+    if (first !== null) box.settled(first);
     expect(await box.take(never)).toEqual({ items: [1], bytes: 1 });
+  });
+
+  test("lets go of what was taken, also when it is never empty", async () => {
+    // So large that each comes alone.
+    const size = 1024 * 1024;
+    const box = new Inbox<object>({ bytesOf: () => size, unsettledBytesMax: 2 * size });
+    const made: WeakRef<object>[] = [];
+    const push = (): void => {
+      const item = {};
+      made.push(new WeakRef(item));
+      box.push(item);
+    };
+    push();
+    for (let round = 0; round < 1000; round += 1) {
+      push();
+      const taken = await box.take(never);
+      if (taken !== null) box.settled(taken);
+      expect(box.heldCount).toBe(1);
+    }
+    await waitFor("most are gone", () => {
+      Bun.gc(true);
+      return made.filter((one) => one.deref() !== undefined).length < made.length / 10;
+    });
   });
 
   test("ends a wait by an abort with null and by a failure with its error", async () => {

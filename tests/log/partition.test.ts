@@ -239,6 +239,14 @@ describe("reading", () => {
     expect(two?.next).toBe(2);
   });
 
+  test("a small message at the end keeps no large buffer in memory", async () => {
+    const { log } = await openLog(new MemoryDisk());
+    const partition = log.partition(PLACE);
+    await partition.append([message("a")]).durable;
+    const [first] = await readAll(partition);
+    expect(first?.body?.buffer.byteLength).toBeLessThan(1000);
+  });
+
   test("a time finds the first message appended at or after it", async () => {
     const disk = new MemoryDisk();
     const { log } = await openLog(disk);

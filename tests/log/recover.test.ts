@@ -2,7 +2,6 @@
 import { describe, expect, test } from "bun:test";
 import { GapError } from "../../src/errors.ts";
 import { MemoryDisk } from "../sim/disk.ts";
-import { Random } from "../sim/random.ts";
 import { ids, message, openLog, readAll } from "./support.ts";
 
 const PLACE = { stream: "orders", index: 0 };
@@ -96,60 +95,6 @@ describe("a flipped bit", () => {
     }
   });
 });
-
-test("a power cut at any moment loses nothing that was acked and invents nothing", async () => {
-  const seeds = process.env["ISTHMUS_TEST_FULL"] === "1" ? 20_000 : 1000;
-  for (let seed = 1; seed <= seeds; seed++) {
-    const random = new Random(seed);
-    let disk = new MemoryDisk();
-    const acked: string[] = [];
-    const sent = new Set<string>();
-    for (let life = 0; life < 3; life++) {
-      const { log } = await openLog(disk);
-      const partition = log.partition(PLACE);
-      const held = ids(await readAll(partition));
-      const kept = held.filter((id) => acked.includes(id));
-      expect(kept, `seed ${seed}`).toEqual(acked);
-      expect(
-        held.every((id) => sent.has(id)),
-        `seed ${seed}`,
-      ).toBe(true);
-      acked.splice(0, acked.length, ...held);
-      await someAppends(random, { life, partition, acked, sent });
-      disk = disk.crash(random);
-    }
-  }
-}, 120_000);
-
-async function someAppends(
-  random: Random,
-  run: {
-    life: number;
-    partition: Awaited<ReturnType<typeof recovered>>["partition"];
-    acked: string[];
-    sent: Set<string>;
-  },
-): Promise<void> {
-  const groups = 1 + random.below(4);
-  for (let group = 0; group < groups; group++) {
-    const names = Array.from(
-      { length: 1 + random.below(3) },
-      (_, n) => `${run.life}.${group}.${n}`,
-    );
-    for (const name of names) run.sent.add(name);
-    const { durable } = run.partition.append(names.map((name) => message(name)));
-    if (group === groups - 1 && random.chance(0.5)) {
-      // The power goes while this group is on its way.
-      await Promise.resolve();
-      await Promise.resolve();
-      await Promise.race([durable, Promise.resolve()]);
-      return;
-    }
-    await durable;
-    run.acked.push(...names);
-    if (random.chance(0.2)) await run.partition.roll();
-  }
-}
 
 test("recovering twice gives the same messages and the same bytes", async () => {
   const disk = await written([["a"], ["b", "c"]]);

@@ -2,7 +2,7 @@
 import { systemClock } from "../../src/clock.ts";
 import type { StorageError } from "../../src/errors.ts";
 import type { Disk } from "../../src/log/disk.ts";
-import { type FileLog, openFileLog } from "../../src/log/files.ts";
+import { type FileLog, type FileLogOptions, openFileLog } from "../../src/log/files.ts";
 import type { Partition } from "../../src/log/log.ts";
 import { encodeText, type Message, type StoredMessage } from "../../src/message.ts";
 
@@ -12,7 +12,11 @@ export interface TestLog {
   readonly fatal: StorageError[];
 }
 
-export async function openLog(disk: Disk, folder = "/data/streams"): Promise<TestLog> {
+export async function openLog(
+  disk: Disk,
+  folder = "/data/streams",
+  options: Partial<FileLogOptions> = {},
+): Promise<TestLog> {
   const warnings: string[] = [];
   const fatal: StorageError[] = [];
   const log = await openFileLog({
@@ -23,6 +27,7 @@ export async function openLog(disk: Disk, folder = "/data/streams"): Promise<Tes
     onFatal: (error) => fatal.push(error),
     onCommit: () => undefined,
     warn: (sentence) => warnings.push(sentence),
+    ...options,
   });
   return { log, warnings, fatal };
 }

@@ -1,12 +1,12 @@
 /** What the routing tests share: a target with a will of its own, and routes over a real log. */
 import type { BridgeModule, Outcome, Outgoing, Sink } from "../../src/bridge.ts";
-import { systemClock } from "../../src/clock.ts";
+import { type Clock, systemClock } from "../../src/clock.ts";
 import { DisconnectedError, InvalidError } from "../../src/errors.ts";
 import type { FileLog } from "../../src/log/files.ts";
 import { Streams } from "../../src/log/stream.ts";
 import { decodeText } from "../../src/message.ts";
 import { BridgeConnection } from "../../src/routing/connection.ts";
-import type { RouteEvents } from "../../src/routing/route.ts";
+import type { RouteEvents } from "../../src/routing/route-parts.ts";
 import { Routes } from "../../src/routing/routes.ts";
 import type { Definition, JsonObject, RuleDocument } from "../../src/rules/document.ts";
 import { parseDefinition } from "../../src/rules/parse.ts";
@@ -19,6 +19,9 @@ export class Target {
   isDown = false;
   isMissing = false;
   opened = 0;
+  /** Opening it waits for this; closing it, too. */
+  opening: Promise<void> = Promise.resolve();
+  closing: Promise<void> = Promise.resolve();
   /** Calls of `send` wait for it. */
   hold: Promise<void> = Promise.resolve();
   sizes: number[] = [];
@@ -31,10 +34,10 @@ export class Target {
     if (this.isDown) return Promise.reject(new DisconnectedError("the target is down"));
     if (this.isMissing) return Promise.reject(new InvalidError("there is no such place"));
     this.opened++;
-    return Promise.resolve({
+    return this.opening.then(() => ({
       send: (outgoing: readonly Outgoing[]) => this.#send(outgoing),
-      [Symbol.asyncDispose]: () => Promise.resolve(),
-    });
+      [Symbol.asyncDispose]: () => this.closing,
+    }));
   }
 
   async #send(outgoing: readonly Outgoing[]): Promise<readonly Outcome[]> {
@@ -84,6 +87,7 @@ export interface Rig {
   readonly streams: Streams;
   readonly routes: Routes;
   readonly gaps: { from: number; to: number; reason: string }[];
+  readonly warnings: string[];
   /** Makes this the only rule, at the next revision. */
   rule(document: JsonObject): Promise<void>;
   stop(): Promise<void>;
@@ -92,25 +96,34 @@ export interface Rig {
 /** Routes of one rule `r` from the stream `in` over a log. */
 export function rig(
   log: FileLog,
-  options: { target?: Target; failure?: "prefix" | "independent"; revisions?: Revisions } = {},
+  options: {
+    target?: Target;
+    failure?: "prefix" | "independent";
+    revisions?: Revisions;
+    clock?: Clock;
+    /** Whether the bridge is there, when it is asked for. */
+    hasBridge?: () => boolean;
+  } = {},
 ): Rig {
   const target = options.target ?? new Target();
   const modules = new Map([["test", targetModule(target, options.failure ?? "prefix")]]);
   const streams = new Streams(log);
   const revisions = options.revisions ?? new Map();
   const gaps: Rig["gaps"] = [];
+  const warnings: string[] = [];
+  const clock = options.clock ?? systemClock;
   const events: RouteEvents = {
     onFinished: () => undefined,
     onRetry: () => undefined,
     onGap: ({ from, to, reason }) => gaps.push({ from, to, reason }),
-    warn: () => undefined,
+    warn: (sentence) => warnings.push(sentence),
   };
   const bridge = new BridgeConnection({
     name: "b",
     module: modules.get("test") as BridgeModule,
     config: {},
     resolve: (text) => Promise.resolve(text),
-    clock: systemClock,
+    clock,
     random: () => 0,
     onChange: () => undefined,
   });
@@ -118,9 +131,9 @@ export function rig(
     streams,
     states: log.states,
     modules,
-    connection: () => bridge,
+    connection: () => ((options.hasBridge?.() ?? true) ? bridge : undefined),
     revision: (_, revision) => revisions.get(revision) ?? null,
-    clock: systemClock,
+    clock,
     random: () => 0,
     events: () => events,
   });
@@ -129,6 +142,7 @@ export function rig(
     streams,
     routes,
     gaps,
+    warnings,
     async rule(document) {
       const parsed = parseDefinition("rules", "r", document, {
         modules,

@@ -40,6 +40,16 @@ class Inode {
     this.pendingLength = null;
   }
 
+  /** The same again, for a process that goes on where another one was killed. */
+  copy(): Inode {
+    const copy = new Inode();
+    copy.synced = Buffer.from(this.synced);
+    copy.cached = Buffer.from(this.cached);
+    copy.pending = [...this.pending];
+    copy.pendingLength = this.pendingLength;
+    return copy;
+  }
+
   /** What a crash leaves: any sectors of any unsynced writes, in any order. */
   afterCrash(random: Random): Buffer {
     let content = Buffer.from(this.synced);
@@ -68,8 +78,10 @@ function applied(content: Buffer, bytes: Uint8Array, position: number): Buffer<A
 /** Which call fails next, and how. */
 export interface Fault {
   /** Calls of these kinds are counted: 1 fails the next one. */
-  readonly call: "write" | "sync" | "open" | "rename" | "any";
+  readonly call: keyof MemoryDisk["calls"] | "any";
   readonly after: number;
+  /** Only calls for paths that hold this text. */
+  readonly path?: string;
   readonly code: "EIO" | "ENOSPC" | "EDQUOT" | "EMFILE";
 }
 
@@ -78,15 +90,41 @@ export class MemoryDisk implements Disk {
   readonly #names = new Map<string, Inode>();
   #durable = new Map<string, Inode>();
   readonly #folders = new Set<string>();
-  #fault: { call: Fault["call"]; left: number; code: string } | null = null;
+  /** Folders whose names are on the platter. */
+  readonly #durableFolders = new Set<string>();
+  #faults: { readonly fault: Fault; left: number }[] = [];
   /** How often each kind of call was made. */
-  readonly calls = { write: 0, sync: 0, open: 0, rename: 0 };
-  /** Set to hold syncs back until it resolves. */
+  readonly calls = { write: 0, sync: 0, open: 0, rename: 0, truncate: 0, remove: 0 };
+  /** Set to hold syncs, or reads, back until it resolves. */
   holdSync: Promise<void> | null = null;
+  holdRead: Promise<void> | null = null;
+  /** Files that are open now. */
+  openFiles = 0;
 
-  /** Makes a later call fail. */
+  /** Makes a later call fail, beside those that were asked for before. */
   failAfter(fault: Fault): void {
-    this.#fault = { call: fault.call, left: fault.after, code: fault.code };
+    this.#faults.push({ fault, left: fault.after });
+  }
+
+  /** No call fails any more; how many of those asked for did not come to it. */
+  mend(): number {
+    return this.#faults.splice(0).length;
+  }
+
+  /** The disk that a killed process leaves behind: the cache is whole, and still not on disk. */
+  kill(): MemoryDisk {
+    const next = new MemoryDisk();
+    const copies = new Map<Inode, Inode>();
+    const copyOf = (inode: Inode): Inode => {
+      const copy = copies.get(inode) ?? inode.copy();
+      copies.set(inode, copy);
+      return copy;
+    };
+    for (const [path, inode] of this.#names) next.#names.set(path, copyOf(inode));
+    for (const [path, inode] of this.#durable) next.#durable.set(path, copyOf(inode));
+    for (const folder of this.#folders) next.#folders.add(folder);
+    for (const folder of this.#durableFolders) next.#durableFolders.add(folder);
+    return next;
   }
 
   /** The disk that a power cut leaves behind. This one must not be used any more. */
@@ -99,8 +137,15 @@ export class MemoryDisk implements Disk {
     for (const path of this.#durable.keys()) {
       if (!this.#names.has(path) && random.chance(0.5)) names.delete(path);
     }
-    for (const folder of this.#folders) next.#folders.add(folder);
+    const lost = new Set<string>();
+    for (const folder of [...this.#folders].toSorted()) {
+      const isKept = this.#durableFolders.has(folder) || random.chance(0.5);
+      if (!isKept || lost.has(parentOf(folder))) lost.add(folder);
+      else next.#folders.add(folder);
+    }
+    for (const folder of next.#folders) next.#durableFolders.add(folder);
     for (const [path, inode] of names) {
+      if (lost.has(parentOf(path))) continue;
       const copy = new Inode();
       copy.cached = Buffer.from(inode.afterCrash(random));
       copy.sync();
@@ -127,18 +172,19 @@ export class MemoryDisk implements Disk {
   }
 
   open(path: string, mode: "read" | "write" | "create"): Promise<DiskFile> {
-    return this.#attempt("open", () => {
+    return this.#attempt("open", path, () => {
       const known = this.#names.get(path);
       if (mode === "create" && known !== undefined) throw failure("EEXIST", path);
       if (mode !== "create" && known === undefined) throw failure("ENOENT", path);
       const inode = known ?? new Inode();
       this.#names.set(path, inode);
+      this.openFiles++;
       return new MemoryFile(this, inode, path);
     });
   }
 
   rename(from: string, to: string): Promise<void> {
-    return this.#attempt("rename", () => {
+    return this.#attempt("rename", from, () => {
       const inode = this.#inode(from);
       this.#names.set(to, inode);
       this.#names.delete(from);
@@ -146,9 +192,10 @@ export class MemoryDisk implements Disk {
   }
 
   remove(path: string): Promise<void> {
-    this.#inode(path);
-    this.#names.delete(path);
-    return Promise.resolve();
+    return this.#attempt("remove", path, () => {
+      this.#inode(path);
+      this.#names.delete(path);
+    });
   }
 
   list(folder: string): Promise<readonly string[]> {
@@ -160,35 +207,43 @@ export class MemoryDisk implements Disk {
     return Promise.resolve([...names].toSorted());
   }
 
-  makeFolder(folder: string): Promise<void> {
-    this.#folders.add(folder);
-    return Promise.resolve();
+  /** As on a real disk, the names of folders that were there already are not synced. */
+  async makeFolder(folder: string): Promise<void> {
+    const made: string[] = [];
+    for (let at = folder; at !== "" && !this.#folders.has(at); at = parentOf(at)) made.push(at);
+    for (const each of made) this.#folders.add(each);
+    for (const each of made) await this.syncFolder(parentOf(each));
   }
 
   syncFolder(folder: string): Promise<void> {
-    return this.#attempt("sync", () => {
-      const isIn = (path: string): boolean => path.slice(0, path.lastIndexOf("/")) === folder;
+    return this.#attempt("sync", folder, () => {
+      const isIn = (path: string): boolean => parentOf(path) === folder;
       for (const path of this.#durable.keys()) {
         if (isIn(path) && !this.#names.has(path)) this.#durable.delete(path);
       }
       for (const [path, inode] of this.#names) if (isIn(path)) this.#durable.set(path, inode);
+      for (const each of this.#folders) if (isIn(each)) this.#durableFolders.add(each);
     });
   }
 
   /** Counts a call and fails it when its turn has come. */
   check(call: keyof MemoryDisk["calls"], path: string): void {
     this.calls[call]++;
-    const fault = this.#fault;
-    if (fault === null || (fault.call !== "any" && fault.call !== call)) return;
-    fault.left--;
-    if (fault.left > 0) return;
-    this.#fault = null;
-    throw failure(fault.code, path, call === "sync");
+    const counted = this.#faults.filter(
+      ({ fault }) =>
+        (fault.call === "any" || fault.call === call) && path.includes(fault.path ?? ""),
+    );
+    for (const each of counted) each.left--;
+    const due = counted.find(({ left }) => left <= 0);
+    if (due === undefined) return;
+    this.#faults = this.#faults.filter((each) => each !== due);
+    const { code } = due.fault;
+    throw failure(code, path, isFinal(call, code));
   }
 
-  #attempt<T>(call: keyof MemoryDisk["calls"], work: () => T): Promise<T> {
+  #attempt<T>(call: keyof MemoryDisk["calls"], path: string, work: () => T): Promise<T> {
     try {
-      this.check(call, "");
+      this.check(call, path);
       return Promise.resolve(work());
     } catch (error) {
       return Promise.reject(error);
@@ -202,6 +257,15 @@ export class MemoryDisk implements Disk {
   }
 }
 
+/** What the real disk says of a failure: nobody knows what a failed sync or rename has done. */
+function isFinal(call: keyof MemoryDisk["calls"], code: string): boolean {
+  return call === "sync" || (call === "rename" && code === "EIO");
+}
+
+function parentOf(path: string): string {
+  return path.slice(0, path.lastIndexOf("/"));
+}
+
 function failure(code: string, path: string, fatal = false): StorageError {
   const cause = Object.assign(new Error(`${code}: injected`), { code });
   return new StorageError(`${path}: ${code}`, { cause, fatal });
@@ -211,6 +275,7 @@ class MemoryFile implements DiskFile {
   readonly #disk: MemoryDisk;
   readonly #inode: Inode;
   readonly #path: string;
+  #isOpen = true;
 
   constructor(disk: MemoryDisk, inode: Inode, path: string) {
     this.#disk = disk;
@@ -219,6 +284,7 @@ class MemoryFile implements DiskFile {
   }
 
   write(bytes: Uint8Array, position: number): void {
+    this.#checkOpen();
     try {
       this.#disk.check("write", this.#path);
     } catch (error) {
@@ -229,28 +295,41 @@ class MemoryFile implements DiskFile {
     this.#inode.write(bytes, position);
   }
 
-  read(into: Uint8Array, position: number): Promise<number> {
+  async read(into: Uint8Array, position: number): Promise<number> {
+    this.#checkOpen();
+    await this.#disk.holdRead;
+    this.#checkOpen();
     const source = this.#inode.cached.subarray(position, position + into.length);
     into.set(source);
-    return Promise.resolve(source.length);
+    return source.length;
   }
 
   async sync(): Promise<void> {
+    this.#checkOpen();
     await this.#disk.holdSync;
     this.#disk.check("sync", this.#path);
     this.#inode.sync();
   }
 
-  truncate(bytes: number): Promise<void> {
+  async truncate(bytes: number): Promise<void> {
+    this.#checkOpen();
+    this.#disk.check("truncate", this.#path);
     this.#inode.truncate(bytes);
-    return Promise.resolve();
+    await Promise.resolve();
   }
 
   size(): Promise<number> {
     return Promise.resolve(this.#inode.cached.length);
   }
 
-  close(): Promise<void> {
-    return Promise.resolve();
+  async close(): Promise<void> {
+    this.#checkOpen();
+    this.#isOpen = false;
+    this.#disk.openFiles--;
+    await Promise.resolve();
+  }
+
+  #checkOpen(): void {
+    if (!this.#isOpen) throw failure("EBADF", this.#path);
   }
 }
