@@ -72,6 +72,8 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
     });
     await gateway.start();
     changes.gateway = gateway;
+    // What another process stored while this one started was told to nobody.
+    await gateway.refresh();
     await applyFile(config, gateway);
     const http: HttpServer = await startHttp({
       config,

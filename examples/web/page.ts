@@ -51,7 +51,8 @@ async function show(): Promise<void> {
 /** What a message says; one that is not from this page is shown as it is. */
 function textOf(body: string): string {
   try {
-    return String((JSON.parse(body) as { text?: unknown }).text ?? body);
+    const { text } = JSON.parse(body) as { text?: unknown };
+    return typeof text === "string" ? text : body;
   } catch {
     return body;
   }
