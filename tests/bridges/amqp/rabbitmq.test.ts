@@ -382,5 +382,5 @@ describe.skipIf(missingBroker("amqp") !== null)("amqp on RabbitMQ", () => {
     expect(await behind.closed).toBeInstanceOf(Error);
     expect(await sending).toBeInstanceOf(DisconnectedError);
     await behind[Symbol.asyncDispose]();
-  });
+  }, 60_000);
 });

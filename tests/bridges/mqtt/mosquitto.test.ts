@@ -275,7 +275,7 @@ describe.skipIf(missingBroker("mqtt") !== null)("mqtt on Mosquitto", () => {
     await expect(send(sink, address.fields)).rejects.toBeInstanceOf(DisconnectedError);
     expect(await behind.closed).toBeInstanceOf(Error);
     proxy.blackhole(false);
-  });
+  }, 60_000);
 
   test("connects with TLS, and only to a certificate that it knows", async () => {
     await using front = await tlsFront(Number(new URL(url).port));
