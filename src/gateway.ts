@@ -31,7 +31,7 @@ import type {
   RuleDocument,
 } from "./rules/document.ts";
 import { compileExpression, type Expression } from "./rules/expression.ts";
-import type { Changed, Store } from "./rules/store.ts";
+import type { Changed, Store } from "./rules/store/store.ts";
 
 /** A hook as it runs: its document with its expressions compiled. */
 export interface RunningHook {

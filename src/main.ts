@@ -16,7 +16,7 @@ import { lockFolder } from "./log/lock.ts";
 import { Streams } from "./log/stream.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
-import { openStore, type Store } from "./rules/store.ts";
+import { openStore, type Store } from "./rules/store/store.ts";
 import { parseFile } from "./rules/yaml.ts";
 import { Telemetry } from "./telemetry.ts";
 

@@ -14,7 +14,7 @@ import { Streams } from "../src/log/stream.ts";
 import { decodeText, encodeText } from "../src/message.ts";
 import type { JsonObject, Kind } from "../src/rules/document.ts";
 import { parseDefinition } from "../src/rules/parse.ts";
-import { openStore, type Store } from "../src/rules/store.ts";
+import { openStore, type Store } from "../src/rules/store/store.ts";
 import { memoryModule } from "./conformance/memory.ts";
 import { MemoryBroker } from "./conformance/memory-broker.ts";
 import { message, readAll } from "./log/support.ts";

@@ -9,7 +9,7 @@ import { InvalidError } from "../errors.ts";
 import { signWebhook } from "../http/verify/sign.ts";
 import type { HookDocument, Json, JsonObject, VerifyDocument } from "../rules/document.ts";
 import { parseDefinition } from "../rules/parse.ts";
-import { referencesIn, withoutReferences } from "../rules/references.ts";
+import { referencesIn, withoutReferences } from "../rules/store/references.ts";
 import { type Client, connect } from "./client.ts";
 import { type ConnectionFlags, withConnection } from "./connection.ts";
 import { CliError, UsageError } from "./failure.ts";

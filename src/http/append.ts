@@ -7,7 +7,7 @@ import { idempotencyKeyCharsMax } from "../limits.ts";
 import type { Receipt } from "../log/log.ts";
 import type { Stream } from "../log/stream.ts";
 import type { Message, StoredMessage } from "../message.ts";
-import type { Principal } from "../rules/roles.ts";
+import type { Principal } from "../rules/store/roles.ts";
 import { isName, isReadableStream, NAME_FORM } from "../rules/units.ts";
 import type { HttpServices } from "./services.ts";
 

@@ -4,7 +4,7 @@
  */
 import { ForbiddenError, UnauthorizedError } from "../errors.ts";
 import { decodeText } from "../message.ts";
-import { hasRole, mayRead, mayWrite, type Principal, type Role } from "../rules/roles.ts";
+import { hasRole, mayRead, mayWrite, type Principal, type Role } from "../rules/store/roles.ts";
 import type { TokensFace } from "./services.ts";
 
 const BEARER = /^Bearer +([\x21-\x7e]+) *$/i;

@@ -4,7 +4,7 @@
  * are made from, so none of them can say something else.
  */
 import { KINDS } from "../rules/document.ts";
-import type { Role } from "../rules/roles.ts";
+import type { Role } from "../rules/store/roles.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE" | "OPTIONS";
 

@@ -5,7 +5,7 @@
 import { assert } from "../assert.ts";
 import { definitionsCharsMax, idleTimeoutS } from "../limits.ts";
 import { KINDS } from "../rules/document.ts";
-import type { Principal } from "../rules/roles.ts";
+import type { Principal } from "../rules/store/roles.ts";
 import { applyResponse } from "./admin/apply.ts";
 import {
   deleteDefinition,

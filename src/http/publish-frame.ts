@@ -3,7 +3,7 @@
  * answered once the disk has it.
  */
 import type { Message } from "../message.ts";
-import type { Principal } from "../rules/roles.ts";
+import type { Principal } from "../rules/store/roles.ts";
 import { settledReceipt, whenDurable, writableStream } from "./append.ts";
 import { requireWrite } from "./auth.ts";
 import type { PublishFrame } from "./frames.ts";

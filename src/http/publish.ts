@@ -7,7 +7,7 @@ import { GatewayError, InvalidError } from "../errors.ts";
 import { batchRequestBytesMax, dedupeKeyBytesMax, bodyBytesMax } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
 import type { Header, Message, Origin } from "../message.ts";
-import type { Principal } from "../rules/roles.ts";
+import type { Principal } from "../rules/store/roles.ts";
 import {
   acceptedResponse,
   appendFailure,

@@ -17,7 +17,7 @@ import { type Cursor, encodeCursor } from "../log/cursor.ts";
 import type { Gap, StreamBatch } from "../log/stream-reader.ts";
 import type { Stream } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
-import type { Principal } from "../rules/roles.ts";
+import type { Principal } from "../rules/store/roles.ts";
 import { readableStream } from "./append.ts";
 import { requireRead } from "./auth.ts";
 import { messageJson } from "./message-json.ts";

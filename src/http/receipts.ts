@@ -7,7 +7,7 @@
  */
 import { ForbiddenError, InvalidError, NotFoundError } from "../errors.ts";
 import { decodeText, encodeText, type StoredMessage } from "../message.ts";
-import { mayRead, mayWrite, type Principal } from "../rules/roles.ts";
+import { mayRead, mayWrite, type Principal } from "../rules/store/roles.ts";
 import { readableStream, storedAt } from "./append.ts";
 import type { HttpServices } from "./services.ts";
 

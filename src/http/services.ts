@@ -7,11 +7,11 @@ import type { Clock } from "../clock.ts";
 import type { States } from "../log/log.ts";
 import type { Streams } from "../log/stream.ts";
 import type { BridgeStatus, Readiness, RouteStatus, SourceStatus } from "../routing/status.ts";
-import type { ChangeResult } from "../rules/change.ts";
+import type { ChangeResult } from "../rules/store/change.ts";
 import type { Change, ChangeContext, Definitions, HookDocument } from "../rules/document.ts";
 import type { Expression } from "../rules/expression.ts";
-import type { Principal } from "../rules/roles.ts";
-import type { Tokens } from "../rules/tokens.ts";
+import type { Principal } from "../rules/store/roles.ts";
+import type { Tokens } from "../rules/store/tokens.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { Verifier } from "./verify/verifier.ts";
 

@@ -17,7 +17,7 @@ import {
   socketSubscriptionsMax,
 } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
-import { mayRead, type Principal } from "../rules/roles.ts";
+import { mayRead, type Principal } from "../rules/store/roles.ts";
 import { appendFailure, readableStream } from "./append.ts";
 import { requireRead } from "./auth.ts";
 import { FrameQueue } from "./frame-queue.ts";

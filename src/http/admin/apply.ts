@@ -5,7 +5,7 @@
 import { InvalidError } from "../../errors.ts";
 import { type Change, type HookDocument, KINDS } from "../../rules/document.ts";
 import { type DefinitionsFile, parseDefinitions } from "../../rules/parse.ts";
-import type { Principal } from "../../rules/roles.ts";
+import type { Principal } from "../../rules/store/roles.ts";
 import { Query } from "../request.ts";
 import { callerText, type ChangedFace, type HttpServices } from "../services.ts";
 import { jsonResponse } from "./definitions.ts";

@@ -6,7 +6,7 @@
 import { ConflictError, InvalidError, NotFoundError } from "../../errors.ts";
 import { listItemsMax } from "../../limits.ts";
 import { type Change, type Definition, type Kind } from "../../rules/document.ts";
-import type { Principal } from "../../rules/roles.ts";
+import type { Principal } from "../../rules/store/roles.ts";
 import { Query } from "../request.ts";
 import { callerText, type HttpServices } from "../services.ts";
 import { documentOf } from "./document-body.ts";

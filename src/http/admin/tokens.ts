@@ -4,9 +4,9 @@
  */
 import { InvalidError, NotFoundError } from "../../errors.ts";
 import type { Grant } from "../../rules/document.ts";
-import { type Principal, ROLES, type Role } from "../../rules/roles.ts";
+import { type Principal, ROLES, type Role } from "../../rules/store/roles.ts";
 import { didYouMean } from "../../rules/suggest.ts";
-import type { NewToken, TokenInfo } from "../../rules/tokens.ts";
+import type { NewToken, TokenInfo } from "../../rules/store/tokens.ts";
 import { DURATION_FORM, parseDurationMs } from "../../rules/units.ts";
 import { refused } from "../request.ts";
 import { callerText, type HttpServices } from "../services.ts";

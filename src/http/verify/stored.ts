@@ -5,7 +5,7 @@
  */
 import { InvalidError, NotFoundError, UnauthorizedError } from "../../errors.ts";
 import { decodeText, type HttpOrigin, type StoredMessage } from "../../message.ts";
-import type { Principal } from "../../rules/roles.ts";
+import type { Principal } from "../../rules/store/roles.ts";
 import { readableStream, storedAt } from "../append.ts";
 import { requireRead } from "../auth.ts";
 import type { ReceiptPath } from "../receipts.ts";

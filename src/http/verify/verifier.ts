@@ -8,7 +8,7 @@ import { errorText, HookUnavailableError, UnauthorizedError } from "../../errors
 import { hookKeysRetryMs } from "../../limits.ts";
 import type { ChallengeDocument, HookDocument, VerifyDocument } from "../../rules/document.ts";
 import { compileExpression, type Expression } from "../../rules/expression.ts";
-import { referencesIn } from "../../rules/references.ts";
+import { referencesIn } from "../../rules/store/references.ts";
 import { type Checker, checkerOf, checkSignature, type SignedRequest } from "./engine.ts";
 import { equalTexts, keyMaterial, type VerifyKey } from "./keys.ts";
 import { type Scheme, schemeOf } from "./schemes.ts";

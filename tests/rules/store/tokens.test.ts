@@ -1,8 +1,8 @@
 /** Tokens and roles: who a caller is, and what it may do. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFile, rm, writeFile } from "node:fs/promises";
-import { systemClock } from "../../src/clock.ts";
-import { ConflictError, InvalidError, NotFoundError, StorageError } from "../../src/errors.ts";
+import { systemClock } from "../../../src/clock.ts";
+import { ConflictError, InvalidError, NotFoundError, StorageError } from "../../../src/errors.ts";
 import {
   hasRole,
   matchesStream,
@@ -11,9 +11,9 @@ import {
   type Principal,
   ROLES,
   resolveGrants,
-} from "../../src/rules/roles.ts";
-import type { NewToken } from "../../src/rules/tokens.ts";
-import { temporaryFolder } from "../temporary.ts";
+} from "../../../src/rules/store/roles.ts";
+import type { NewToken } from "../../../src/rules/store/tokens.ts";
+import { temporaryFolder } from "../../temporary.ts";
 import { by, filesWith, opened } from "./opened.ts";
 
 setDefaultTimeout(30_000);

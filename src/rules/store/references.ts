@@ -3,8 +3,8 @@
  * They are resolved when used and never stored or shown resolved. Any other `${…}` is CEL and is
  * left alone.
  */
-import { InvalidError } from "../errors.ts";
-import type { Json } from "./document.ts";
+import { InvalidError } from "../../errors.ts";
+import type { Json } from "../document.ts";
 
 /** Where the values come from. Undefined and null mean: not there. */
 export interface ReferenceSources {

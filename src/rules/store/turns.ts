@@ -2,8 +2,8 @@
  * Who may touch the store's set, and when: one at a time, in the order of asking. And the wait of
  * the one who follows other processes: until a notice comes, or the poll is due.
  */
-import type { Clock } from "../clock.ts";
-import { DatabaseError, LimitError } from "../errors.ts";
+import type { Clock } from "../../clock.ts";
+import { DatabaseError, LimitError } from "../../errors.ts";
 
 /** Changes waiting for their turn; each is a request that is waiting too. */
 const WAITING_MAX = 1_000;

@@ -4,10 +4,10 @@
  * for the first, the data folder's lock for the second. A folder that doesn't open is set aside
  * and filled anew from the snapshot, never removed.
  */
-import type { Queries } from "../../schema/migrate.ts";
-import { unpackPrepared } from "../../schema/prepared.ts";
-import type { Clock } from "../clock.ts";
-import { DatabaseError, errorText, GatewayError } from "../errors.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import { unpackPrepared } from "../../../schema/prepared.ts";
+import type { Clock } from "../../clock.ts";
+import { DatabaseError, errorText, GatewayError } from "../../errors.ts";
 import {
   type Database,
   databaseError,

@@ -4,10 +4,10 @@
  * process runs (restored from a backup, a replica that was behind), the set from the snapshot goes
  * on and changes are refused.
  */
-import type { Queries } from "../../schema/migrate.ts";
-import type { Clock } from "../clock.ts";
-import { assert } from "../assert.ts";
-import { DatabaseError, InvalidError } from "../errors.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import type { Clock } from "../../clock.ts";
+import { assert } from "../../assert.ts";
+import { DatabaseError, InvalidError } from "../../errors.ts";
 import type { Accepted } from "./accepted.ts";
 import type { Plan } from "./change.ts";
 import { RefusedError } from "./database.ts";

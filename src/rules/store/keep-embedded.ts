@@ -3,9 +3,9 @@
  * transaction commits, so this database, which does not sync, can only be behind, and is then
  * filled from it. A start with a good snapshot opens no database.
  */
-import type { Queries } from "../../schema/migrate.ts";
-import type { Clock } from "../clock.ts";
-import { errorText } from "../errors.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import type { Clock } from "../../clock.ts";
+import { errorText } from "../../errors.ts";
 import type { Accepted } from "./accepted.ts";
 import type { Plan } from "./change.ts";
 import { EmbeddedDatabase } from "./embedded.ts";

@@ -2,8 +2,8 @@
  * From the stored set to the accepted one: documents parsed, references between them checked.
  * Parsed forms are kept from one set to the next, so what did not change stays the same object.
  */
-import { assert } from "../assert.ts";
-import { ConflictError, type InvalidDetail, InvalidError } from "../errors.ts";
+import { assert } from "../../assert.ts";
+import { ConflictError, type InvalidDetail, InvalidError } from "../../errors.ts";
 import {
   type AccessDocument,
   type BridgeAddress,
@@ -17,7 +17,7 @@ import {
   type RuleDocument,
   type SourceDocument,
   type StreamDocument,
-} from "./document.ts";
+} from "../document.ts";
 import { keyOf, type State, type StoredDefinition } from "./state.ts";
 
 type Bridges = ReadonlyMap<string, BridgeDocument>;

@@ -4,8 +4,8 @@
  * the database comes out as DatabaseError; what the caller's own work throws passes through.
  */
 import { DrizzleQueryError } from "drizzle-orm/errors";
-import { migrate, type Queries, SchemaError } from "../../schema/migrate.ts";
-import { DatabaseError, errorText } from "../errors.ts";
+import { migrate, type Queries, SchemaError } from "../../../schema/migrate.ts";
+import { DatabaseError, errorText } from "../../errors.ts";
 
 /** One transaction at a time is lent out; all of it is committed, or nothing. */
 export interface Database extends AsyncDisposable {

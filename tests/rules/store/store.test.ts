@@ -1,9 +1,9 @@
 /** What every store does, on the embedded database and on Postgres alike. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
-import { ConflictError, InvalidError, NotFoundError } from "../../src/errors.ts";
-import type { JsonObject } from "../../src/rules/document.ts";
-import { missingBroker } from "../brokers/broker.ts";
-import { temporaryFolder } from "../temporary.ts";
+import { ConflictError, InvalidError, NotFoundError } from "../../../src/errors.ts";
+import type { JsonObject } from "../../../src/rules/document.ts";
+import { missingBroker } from "../../brokers/broker.ts";
+import { temporaryFolder } from "../../temporary.ts";
 import { bridge, by, opened, ownDatabase, rule } from "./opened.ts";
 
 setDefaultTimeout(30_000);

@@ -1,13 +1,13 @@
 /** Stores for tests: the real parser, a bridge kind that connects nowhere, real databases. */
 import { randomUUID } from "node:crypto";
 import postgres from "postgres";
-import type { BridgeModule } from "../../src/bridge.ts";
-import { systemClock } from "../../src/clock.ts";
-import type { Definitions, JsonObject } from "../../src/rules/document.ts";
-import { type Files, systemFiles } from "../../src/rules/files.ts";
-import { parseDefinition } from "../../src/rules/parse.ts";
-import { openStore, type Store, type StoreOptions } from "../../src/rules/store.ts";
-import { broker } from "../brokers/broker.ts";
+import type { BridgeModule } from "../../../src/bridge.ts";
+import { systemClock } from "../../../src/clock.ts";
+import type { Definitions, JsonObject } from "../../../src/rules/document.ts";
+import { type Files, systemFiles } from "../../../src/rules/store/files.ts";
+import { parseDefinition } from "../../../src/rules/parse.ts";
+import { openStore, type Store, type StoreOptions } from "../../../src/rules/store/store.ts";
+import { broker } from "../../brokers/broker.ts";
 
 /** A kind of bridge with addresses of one field, named after the kind. */
 function moduleOf(kind: string, field: string): BridgeModule {

@@ -4,11 +4,11 @@
  * then is it what `current` answers. While the database is away `current`, tokens and secrets go
  * on from memory, and changes are refused.
  */
-import type { Clock } from "../clock.ts";
-import { errorText, GatewayError, InvalidError } from "../errors.ts";
+import type { Clock } from "../../clock.ts";
+import { errorText, GatewayError, InvalidError } from "../../errors.ts";
 import { type Accepted, bridgesOf, noDefinitions, type Parse, parseStored } from "./accepted.ts";
 import { type ChangeResult, type Plan, planChanges } from "./change.ts";
-import type { Change, ChangeContext, Definition, Definitions, Kind } from "./document.ts";
+import type { Change, ChangeContext, Definition, Definitions, Kind } from "../document.ts";
 import { type Files, systemFiles } from "./files.ts";
 import { EmbeddedKeeper } from "./keep-embedded.ts";
 import { PostgresKeeper } from "./keep-postgres.ts";

@@ -4,14 +4,14 @@
  * revoking go the way of every change: answered once the snapshot that holds it is synced.
  */
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
-import type { Clock } from "../clock.ts";
-import { ConflictError, InvalidError, LimitError, NotFoundError } from "../errors.ts";
+import type { Clock } from "../../clock.ts";
+import { ConflictError, InvalidError, LimitError, NotFoundError } from "../../errors.ts";
 import type { Accepted } from "./accepted.ts";
 import { checkNotes, type Plan } from "./change.ts";
-import type { Grant } from "./document.ts";
+import type { Grant } from "../document.ts";
 import { type Principal, ROLES, resolveGrants, type Role } from "./roles.ts";
 import { applyWrite, type State, type StoredToken, type Write } from "./state.ts";
-import { isName, NAME_FORM } from "./units.ts";
+import { isName, NAME_FORM } from "../units.ts";
 
 /** A token as it is shown: everything but what it could be recognized by. */
 export type TokenInfo = Omit<StoredToken, "hash">;

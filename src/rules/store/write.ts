@@ -4,8 +4,8 @@
  */
 import { getTableColumns, inArray, type SQL, sql } from "drizzle-orm";
 import type { PgTable } from "drizzle-orm/pg-core";
-import type { Queries } from "../../schema/migrate.ts";
-import { changes, definitions, meta, revisions, secrets, tokens } from "../../schema/tables.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import { changes, definitions, meta, revisions, secrets, tokens } from "../../../schema/tables.ts";
 import { loadState, readStanding } from "./rows.ts";
 import {
   fromKey,

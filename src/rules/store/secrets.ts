@@ -14,8 +14,8 @@ import {
   randomBytes,
   timingSafeEqual,
 } from "node:crypto";
-import { InvalidError } from "../errors.ts";
-import type { Json, JsonObject, Kind } from "./document.ts";
+import { InvalidError } from "../../errors.ts";
+import type { Json, JsonObject, Kind } from "../document.ts";
 import { referencesIn, secretPathsIn, secretReference, withoutReferences } from "./references.ts";
 import type { StoredSecret } from "./state.ts";
 

@@ -3,8 +3,8 @@
  * Immutable; every accepted change makes another one whose version is greater by one. `change`
  * names the change that made it, so that two histories with equal numbers are told apart.
  */
-import { assert } from "../assert.ts";
-import type { Grant, JsonObject, Kind } from "./document.ts";
+import { assert } from "../../assert.ts";
+import type { Grant, JsonObject, Kind } from "../document.ts";
 import type { Role } from "./roles.ts";
 
 /** A definition as it stands. */

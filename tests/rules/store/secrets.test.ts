@@ -1,13 +1,13 @@
 /** Secrets of documents: sealed before anything else sees them, resolved only when used. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { InvalidError } from "../../src/errors.ts";
-import type { JsonObject, Kind } from "../../src/rules/document.ts";
-import { resolveReferences } from "../../src/rules/references.ts";
-import { Keyring, newSecretKey, sealDocument } from "../../src/rules/secrets.ts";
-import type { StoredSecret } from "../../src/rules/state.ts";
-import { missingBroker } from "../brokers/broker.ts";
-import { temporaryFolder } from "../temporary.ts";
+import { InvalidError } from "../../../src/errors.ts";
+import type { JsonObject, Kind } from "../../../src/rules/document.ts";
+import { resolveReferences } from "../../../src/rules/store/references.ts";
+import { Keyring, newSecretKey, sealDocument } from "../../../src/rules/store/secrets.ts";
+import type { StoredSecret } from "../../../src/rules/store/state.ts";
+import { missingBroker } from "../../brokers/broker.ts";
+import { temporaryFolder } from "../../temporary.ts";
 import { bridge, by, connection, filesWith, opened, ownDatabase, testKey } from "./opened.ts";
 
 setDefaultTimeout(30_000);

@@ -3,10 +3,10 @@
  * its caller opened; `write.ts` is the other direction.
  */
 import { and, asc, eq, lte, notExists, sql } from "drizzle-orm";
-import type { Queries } from "../../schema/migrate.ts";
-import { changes, definitions, meta, revisions, secrets, tokens } from "../../schema/tables.ts";
-import { assert } from "../assert.ts";
-import type { Grant, JsonObject, Kind } from "./document.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import { changes, definitions, meta, revisions, secrets, tokens } from "../../../schema/tables.ts";
+import { assert } from "../../assert.ts";
+import type { Grant, JsonObject, Kind } from "../document.ts";
 import type { Role } from "./roles.ts";
 import {
   HISTORY_REVISIONS_MAX,

@@ -3,7 +3,7 @@
  * grants (clients: which streams, and which keys of them). Roles contain one another:
  * admin ⊃ operator ⊃ viewer. Pure functions; `tokens.ts` says who the caller is.
  */
-import type { Grant } from "./document.ts";
+import type { Grant } from "../document.ts";
 
 /** Admin changes everything; operator replays, pauses and publishes; viewer reads. */
 export const ROLES = ["viewer", "operator", "admin"] as const;

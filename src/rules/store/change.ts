@@ -3,7 +3,7 @@
  * that make it. Everything is checked here, before anything is written; nothing is done here, so
  * a plan can be shown, thrown away or made again on another set.
  */
-import { ConflictError, InvalidError, LimitError, NotFoundError } from "../errors.ts";
+import { ConflictError, InvalidError, LimitError, NotFoundError } from "../../errors.ts";
 import {
   type Accepted,
   accept,
@@ -12,7 +12,7 @@ import {
   type Refusal,
   refusedTogether,
 } from "./accepted.ts";
-import type { Change, ChangeContext, Definitions, Kind } from "./document.ts";
+import type { Change, ChangeContext, Definitions, Kind } from "../document.ts";
 import { secretPathsIn } from "./references.ts";
 import { type Keyring, sealDocument } from "./secrets.ts";
 import {
@@ -24,7 +24,7 @@ import {
   type StoredSecret,
   type Write,
 } from "./state.ts";
-import { isName, NAME_FORM } from "./units.ts";
+import { isName, NAME_FORM } from "../units.ts";
 
 /** What became of one wanted change. */
 export interface ChangeResult {

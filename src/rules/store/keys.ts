@@ -2,7 +2,7 @@
  * The two texts that a gateway is given or makes for itself at its first start: the secret key
  * and the admin token. Made once, synced before they are used, readable by their owner alone.
  */
-import { InvalidError } from "../errors.ts";
+import { InvalidError } from "../../errors.ts";
 import type { Files } from "./files.ts";
 import { Keyring, newSecretKey } from "./secrets.ts";
 import { newToken } from "./tokens.ts";

@@ -4,9 +4,9 @@
  * once. Connections of their own bring notices of what other processes changed.
  */
 import { sql } from "drizzle-orm";
-import type { Queries } from "../../schema/migrate.ts";
-import type { Clock } from "../clock.ts";
-import { DatabaseError, GatewayError, InvalidError } from "../errors.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import type { Clock } from "../../clock.ts";
+import { DatabaseError, GatewayError, InvalidError } from "../../errors.ts";
 import { type Database, databaseError, migrateOrRefuse, READ_ONLY } from "./database.ts";
 
 /** A transaction that has had no answer for so long has lost its database, milliseconds. */

@@ -5,7 +5,7 @@
  */
 import { type FileHandle, mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
 import { dirname } from "node:path";
-import { errorText, StorageError } from "../errors.ts";
+import { errorText, StorageError } from "../../errors.ts";
 
 /** What the store needs of a disk. Every method throws StorageError when the disk fails. */
 export interface Files {

@@ -1,11 +1,11 @@
 /** A Postgres that gateways share: following one another, outages, other histories, other keys. */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { exists, readFile, rm, writeFile } from "node:fs/promises";
-import { type Clock, systemClock } from "../../src/clock.ts";
-import { CorruptionError, DatabaseError, InvalidError, StorageError } from "../../src/errors.ts";
-import { missingBroker, privateBroker } from "../brokers/broker.ts";
-import { TcpProxy } from "../proxy.ts";
-import { temporaryFolder, waitFor } from "../temporary.ts";
+import { type Clock, systemClock } from "../../../src/clock.ts";
+import { CorruptionError, DatabaseError, InvalidError, StorageError } from "../../../src/errors.ts";
+import { missingBroker, privateBroker } from "../../brokers/broker.ts";
+import { TcpProxy } from "../../proxy.ts";
+import { temporaryFolder, waitFor } from "../../temporary.ts";
 import { by, connection, filesWith, type Opened, opened, ownDatabase } from "./opened.ts";
 
 setDefaultTimeout(30_000);

@@ -3,8 +3,8 @@
  */
 import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { cp, exists, mkdir, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
-import { CorruptionError, InvalidError, StorageError } from "../../src/errors.ts";
-import { temporaryFolder, waitFor } from "../temporary.ts";
+import { CorruptionError, InvalidError, StorageError } from "../../../src/errors.ts";
+import { temporaryFolder, waitFor } from "../../temporary.ts";
 import { bridge, by, filesWith, opened } from "./opened.ts";
 
 // Each start of the embedded database takes about a second, and some tests need several.

@@ -3,11 +3,11 @@
  * one for the embedded database, which is this process's own and does not sync, and one for
  * Postgres, which processes share. The older of snapshot and database never wins silently.
  */
-import type { Queries } from "../../schema/migrate.ts";
-import { CorruptionError } from "../errors.ts";
+import type { Queries } from "../../../schema/migrate.ts";
+import { CorruptionError } from "../../errors.ts";
 import { type Accepted, accept, type Parse, refusedTogether } from "./accepted.ts";
 import type { Plan } from "./change.ts";
-import type { Definitions } from "./document.ts";
+import type { Definitions } from "../document.ts";
 import type { Files } from "./files.ts";
 import { holdsChange, type Standing } from "./rows.ts";
 import type { Keyring } from "./secrets.ts";
