@@ -126,7 +126,7 @@ const compositionRoot = /^src\/main\.ts$/;
 /** The client's own clock and chance: it stands alone, in browsers too. */
 const clientPlatform = /^src\/client\/platform\.ts$/;
 /** The lock and its pid; keys, tokens and the snapshot: small files next to the log's own. */
-const besideTheLog = /^src\/(log\/lock|rules\/files)\.ts$/;
+const besideTheLog = /^src\/(log\/lock|rules\/store\/files)\.ts$/;
 /** What is made once when the schema changes, and read as a part of the program. */
 const schemaFiles = /^schema\/(prepare|prepared|drizzle\.config)\.ts$/;
 
