@@ -11,7 +11,6 @@ import { type InvalidDetail, InvalidError } from "../src/errors.ts";
  * A text that may hold `${env:…}`, `${file:…}` or `${secret:…}`; not empty. Resolved at connect.
  */
 export const referenceText = z.string().min(1, "expected a text that is not empty");
-export type ReferenceText = string;
 
 /** `tls: true`, or the parts of it as PEM text. */
 export const tlsSchema = z.union([

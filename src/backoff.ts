@@ -15,3 +15,18 @@ export function backoffMs(failures: number, bounds: BackoffBounds, random: () =>
   const ceiling = Math.min(bounds.delayMaxMs, bounds.delayMinMs * 2 ** exponent);
   return ceiling / 2 + (ceiling / 2) * random();
 }
+
+/**
+ * The same spread over everything between half of `delayMinMs` and the exponential bound: many
+ * messages that failed together come back one by one.
+ */
+export function fullJitterMs(
+  failures: number,
+  { delayMinMs, delayMaxMs }: BackoffBounds,
+  random: () => number,
+): number {
+  const exponent = Math.min(Math.max(failures - 1, 0), 40);
+  const ceiling = Math.min(delayMaxMs, delayMinMs * 2 ** exponent);
+  const floor = Math.min(delayMinMs / 2, ceiling);
+  return floor + (ceiling - floor) * random();
+}

@@ -69,6 +69,8 @@ export interface BridgeModule<Config = unknown> {
    * contain: the separator and the wildcards, such as `{ topic: "/+#" }`. `raw(x)` allows them.
    */
   readonly addressSpecials: Readonly<Record<string, string>>;
+  /** Keys of a sink's address that become `fixed`: references may stand there, templates not. */
+  readonly fixedKeys?: readonly string[];
   /** Connects; resolves once the broker has answered. @throws DisconnectedError try again later. */
   connect(config: Config, context: ConnectContext): Promise<Bridge>;
 }
@@ -78,6 +80,11 @@ export interface Address {
   /** Shown and compared, such as `topic orders`. */
   readonly text: string;
   readonly fields: Readonly<Record<string, unknown>>;
+  /**
+   * What is the same for every message and no part of the identity, such as keys that sign. Its
+   * texts may hold references, which the bridge resolves when it opens the sink.
+   */
+  readonly fixed?: Readonly<Record<string, unknown>>;
 }
 
 /** A live connection. Losing it makes its sources and sinks throw DisconnectedError. */
@@ -113,6 +120,11 @@ export interface Delivery {
   /** At least one; in the source's order; all of one partition where the source has partitions. */
   readonly messages: readonly Message[];
   /**
+   * For each message the id that its producer gave it, by which a delivery that the broker calls a
+   * repeated one is recognised; null, or absent: it gave none.
+   */
+  readonly ids?: readonly (string | null)[];
+  /**
    * Call exactly one of ack and nack, once. Acks may be called in any order: the bridge tells its
    * broker in the order it received. @throws DisconnectedError: the broker delivers again.
    */
@@ -129,12 +141,13 @@ export type Position = string;
 /**
  * What became of one message of a send.
  * `refused`: this message cannot be taken; `final` when no retry can change that.
- * `busyMs`: not now, try after so long. `unknown`: it may have arrived, send it again.
+ * `busyMs`: not now, try after so long; `reason` says what the target said. `unknown`: it may have
+ * arrived, send it again.
  */
 export type Outcome =
   | { readonly sent: Position | null }
   | { readonly refused: string; readonly final?: true }
-  | { readonly busyMs: number }
+  | { readonly busyMs: number; readonly reason?: string }
   | { readonly unknown: true };
 
 /** A message on its way out, with the address fields that its rule rendered for it. */
@@ -146,6 +159,11 @@ export interface Outgoing {
 
 /** The writing end. */
 export interface Sink extends AsyncDisposable {
+  /**
+   * Why the target wants nothing more, once it has said so; nothing is sent to it then. It counts
+   * as an outage that only a person ends: a sink opened anew asks again.
+   */
+  readonly disabled?: string | null;
   /**
    * Sends and resolves when each message has its outcome, in the order of the input. Calls may
    * overlap and are delivered in call order. With `failure: prefix` everything after the first

@@ -5,6 +5,15 @@
 import { isAbsolute, join, resolve } from "node:path";
 import { parse } from "yaml";
 import { errorText, InvalidError } from "./errors.ts";
+import { parseProxies } from "./http/proxies.ts";
+import type { HookTotals } from "./http/services.ts";
+import {
+  hookConcurrencyMax,
+  hookRateMax,
+  hooksConcurrencyDefault,
+  hooksMemoryBytesDefault,
+} from "./limits.ts";
+import { BYTES_FORM, parseByteCount, parseRate, RATE_FORM } from "./rules/units.ts";
 
 /** All settings, resolved. */
 export interface Config {
@@ -17,6 +26,12 @@ export interface Config {
   readonly adminPort: number | null;
   readonly publicUrl: string | null;
   readonly trustProxies: readonly string[];
+  /** The limits of all hooks together. */
+  readonly hookLimits: HookTotals;
+  /** Origins whose pages may call, beside the gateway's own. */
+  readonly origins: readonly string[];
+  /** Limits of clients: `parseClientLimits` reads it. */
+  readonly clientLimits: string;
   readonly tlsCert: string | null;
   readonly tlsKey: string | null;
   /** Null: the embedded database in the data folder. */
@@ -27,6 +42,8 @@ export interface Config {
   readonly secretKey: string | null;
   /** A definitions file applied at start. */
   readonly definitionsPath: string | null;
+  /** Go on without the damaged messages that are known at this start. */
+  readonly acceptCorruption: boolean;
   /** The least level of the log lines. */
   readonly logLevel: LogLevel;
   /** What `${env:NAME}` in a definition resolves to. */
@@ -46,6 +63,11 @@ export const SETTINGS = {
   adminPort: "ISTHMUS_ADMIN_PORT",
   publicUrl: "ISTHMUS_PUBLIC_URL",
   trustProxies: "ISTHMUS_TRUST_PROXIES",
+  hooksRate: "ISTHMUS_HOOKS_RATE",
+  hooksConcurrency: "ISTHMUS_HOOKS_CONCURRENCY",
+  hooksMemory: "ISTHMUS_HOOKS_MEMORY",
+  origins: "ISTHMUS_ORIGINS",
+  clientLimits: "ISTHMUS_CLIENT_LIMITS",
   tlsCert: "ISTHMUS_TLS_CERT",
   tlsKey: "ISTHMUS_TLS_KEY",
   databaseUrl: "DATABASE_URL",
@@ -53,6 +75,7 @@ export const SETTINGS = {
   adminToken: "ISTHMUS_ADMIN_TOKEN",
   secretKey: "ISTHMUS_SECRET_KEY",
   config: "ISTHMUS_CONFIG",
+  acceptCorruption: "ISTHMUS_ACCEPT_CORRUPTION",
   logLevel: "ISTHMUS_LOG_LEVEL",
 } as const;
 
@@ -101,13 +124,17 @@ export async function readConfig(sources: SettingSources = {}): Promise<Config> 
     port: portOf("port", read("port")) ?? DEFAULT_PORT,
     ...adminListener(read("adminHost"), portOf("adminPort", read("adminPort")), host),
     publicUrl: read("publicUrl"),
-    trustProxies: (read("trustProxies") ?? "").split(/[\s,]+/).filter((each) => each !== ""),
+    trustProxies: parseProxies(read("trustProxies") ?? ""),
+    hookLimits: hookLimitsOf(read),
+    origins: (read("origins") ?? "").split(/[\s,]+/).filter((each) => each !== ""),
+    clientLimits: read("clientLimits") ?? "",
     tlsCert: path("tlsCert"),
     tlsKey: path("tlsKey"),
     databaseUrl,
     adminToken: read("adminToken"),
     secretKey: read("secretKey"),
     definitionsPath: path("config"),
+    acceptCorruption: flagOf("acceptCorruption", read("acceptCorruption")),
     logLevel: levelOf(read("logLevel") ?? "info"),
     environment,
   });
@@ -130,6 +157,34 @@ function portOf(name: SettingName, value: string | null): number | null {
     throw new InvalidError(`${SETTINGS[name]}: "${value}" is not a port; give 1 to 65535`);
   }
   return port;
+}
+
+function flagOf(name: SettingName, value: string | null): boolean {
+  if (value === null || value === "false") return false;
+  if (value === "true") return true;
+  throw new InvalidError(`${SETTINGS[name]}: "${value}" is neither true nor false`);
+}
+
+function hookLimitsOf(read: (name: SettingName) => string | null): HookTotals {
+  const [rateText, countText, bytesText] = [
+    read("hooksRate"),
+    read("hooksConcurrency"),
+    read("hooksMemory"),
+  ];
+  const rate = rateText === null ? null : parseRate(rateText, hookRateMax);
+  if (rateText !== null && rate === null) {
+    throw new InvalidError(`${SETTINGS.hooksRate}: "${rateText}" is no rate; give ${RATE_FORM}`);
+  }
+  const concurrency = countText === null ? hooksConcurrencyDefault : Number(countText);
+  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > hookConcurrencyMax) {
+    const form = `a whole number from 1 to ${hookConcurrencyMax}`;
+    throw new InvalidError(`${SETTINGS.hooksConcurrency}: "${countText}"; give ${form}`);
+  }
+  const memoryBytes = bytesText === null ? hooksMemoryBytesDefault : parseByteCount(bytesText);
+  if (memoryBytes === null || memoryBytes < 1) {
+    throw new InvalidError(`${SETTINGS.hooksMemory}: "${bytesText}"; give ${BYTES_FORM}`);
+  }
+  return { rate, concurrency, memoryBytes };
 }
 
 function levelOf(value: string): LogLevel {

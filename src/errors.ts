@@ -38,6 +38,26 @@ export class InvalidError extends GatewayError {
   }
 }
 
+/**
+ * HTTP's own refusals: the body came too slowly (408: send it again), its type or coding is not
+ * taken (415), the headers are too long (431). `headers` go with the answer.
+ */
+export class RequestError extends GatewayError {
+  readonly code: "too-slow" | "unsupported-media-type" | "headers-too-large";
+  readonly retryable: boolean;
+  readonly headers: Readonly<Record<string, string>>;
+  constructor(
+    code: "too-slow" | "unsupported-media-type" | "headers-too-large",
+    message: string,
+    headers: Readonly<Record<string, string>> = {},
+  ) {
+    super(message);
+    this.code = code;
+    this.retryable = code === "too-slow";
+    this.headers = headers;
+  }
+}
+
 /** No such thing by that name. */
 export class NotFoundError extends GatewayError {
   readonly code = "not-found";
@@ -56,6 +76,9 @@ export class UnauthorizedError extends GatewayError {
     this.code = code;
   }
 }
+
+/** The caller's token was good and is over (401): get another one, then do the same again. */
+export class TokenExpiredError extends UnauthorizedError {}
 
 /** The caller is known and may not (403). */
 export class ForbiddenError extends GatewayError {
@@ -88,17 +111,24 @@ export class LimitError extends GatewayError {
   readonly code: "too-large" | "rate-limited";
   readonly retryable: boolean;
   readonly retryAfterMs: number | null;
+  /** Which bound it is, for counters: the code, unless there are several of one code. */
+  readonly reason: string;
   constructor(
     code: "too-large" | "rate-limited",
     message: string,
     retryAfterMs: number | null = null,
+    reason: string = code,
   ) {
     super(message);
     this.code = code;
+    this.reason = reason;
     this.retryable = code === "rate-limited";
     this.retryAfterMs = retryAfterMs;
   }
 }
+
+/** A client is over one of its own limits (429): the log could take it, but not now from this one. */
+export class ClientLimitError extends LimitError {}
 
 /** The offset lies past the end. Read from `latest`, or wait. */
 export class OffsetError extends GatewayError {
@@ -148,9 +178,28 @@ export class StorageError extends GatewayError {
   }
 }
 
+/**
+ * A stream that is kept until it is routed is full of what a rule has yet to pass: nothing was
+ * appended. The same call succeeds once the rule has gone on, or no longer reads the stream.
+ */
+export class StreamFullError extends StorageError {
+  readonly rule: string;
+  constructor(stream: string, rule: string, heldMessages: number) {
+    const holds = `rule ${rule} has yet to pass ${heldMessages} messages of it`;
+    super(`stream ${stream} is full: ${holds}, and it keeps what is not routed`);
+    this.rule = rule;
+  }
+}
+
 /** A hook can't check its senders now: its keys are not to be had. Nothing was looked at. */
 export class HookUnavailableError extends GatewayError {
   readonly code = "hook-unavailable";
+  readonly retryable = true;
+}
+
+/** The keys that tokens are checked with can't be had now: the same token may hold soon. */
+export class KeysUnavailableError extends GatewayError {
+  readonly code = "keys-unavailable";
   readonly retryable = true;
 }
 

@@ -6,42 +6,43 @@
 import { backoffMs } from "./backoff.ts";
 import type { BridgeModule } from "./bridge.ts";
 import type { Clock } from "./clock.ts";
-import { errorText } from "./errors.ts";
-import { type Verifier, verifierOf } from "./http/verify/verifier.ts";
-import { reconnectDelayMaxMs, reconnectDelayMinMs } from "./limits.ts";
+import { errorText, LimitError } from "./errors.ts";
+import {
+  boundariesMax,
+  reconnectDelayMaxMs,
+  reconnectDelayMinMs,
+  ruleChangeRetryMs,
+} from "./limits.ts";
 import type { FileLog } from "./log/files.ts";
 import type { States } from "./log/log.ts";
-import { Retention } from "./log/retention.ts";
+import { type FullCounts, Retention } from "./log/retention.ts";
 import type { Stream, Streams } from "./log/stream.ts";
-import type { Message } from "./message.ts";
 import { BridgeConnection } from "./routing/connection.ts";
 import { deadLetterStream } from "./routing/deadletter.ts";
-import { dedupeFrom, keyFrom } from "./routing/keys.ts";
+import { dedupeFrom, keyFrom, withKey } from "./routing/keys.ts";
+import { Operations } from "./routing/operations.ts";
 import { type Plan, type PlannedSource, planOf } from "./routing/plan.ts";
 import type { RouteEvents } from "./routing/route-parts.ts";
 import { Routes } from "./routing/routes.ts";
 import { SourceRunner } from "./routing/source-runner.ts";
-import type { BridgeStatus, Readiness, RouteStatus, SourceStatus } from "./routing/status.ts";
+import {
+  type BridgeStatus,
+  ledgerWarnings,
+  type Readiness,
+  type RouteStatus,
+  type SourceStatus,
+} from "./routing/status.ts";
 import type {
   Change,
   ChangeContext,
   Definition,
   Definitions,
-  HookDocument,
+  Kind,
   RuleDocument,
 } from "./rules/document.ts";
-import { compileExpression, type Expression } from "./rules/expression.ts";
+import type { StoredRevision } from "./rules/store/state.ts";
 import type { Changed, Store } from "./rules/store/store.ts";
-
-/** A hook as it runs: its document with its expressions compiled. */
-export interface RunningHook {
-  readonly name: string;
-  readonly document: HookDocument;
-  readonly key: Expression | null;
-  readonly dedupe: Expression | null;
-  /** Absent where senders are not verified. */
-  readonly verifier?: Verifier;
-}
+import { compileEarly, compileHooks, type RunningHook } from "./running-hooks.ts";
 
 /** What the gateway tells, for counters and the operator's log. */
 export interface GatewayEvents {
@@ -82,6 +83,8 @@ const NO_BRIDGE: BridgeStatus = { state: "idle", error: null, sinceMs: 0 };
 export class Gateway {
   readonly streams: Streams;
   readonly states: States;
+  /** What operators do to routes. */
+  readonly operations: Operations;
   readonly #parts: GatewayParts;
   readonly #routes: Routes;
   readonly #retention: Retention;
@@ -113,18 +116,26 @@ export class Gateway {
       random,
       events: events.route,
     });
+    this.operations = new Operations({
+      ...parts,
+      states: log.states,
+      routes: this.#routes,
+      exclusively: (work) => this.#serialize(work),
+    });
     this.#retention = new Retention(() => log.all(), clock, events.warn);
   }
 
   /** Applies the stored definitions and begins. */
   async start(): Promise<void> {
     await this.refresh();
+    await this.operations.jobs.start();
     this.#retaining = this.#retention.run(this.#stop.signal);
   }
 
   /** Stops sources, then routes, then bridges; progress is saved. Intake must have ended. */
   async stop(): Promise<void> {
     this.#stop.abort();
+    await this.operations.jobs.stop();
     await this.#serialize(async () => {
       await Promise.all([...this.#sources.values()].map(({ runner }) => runner.stop()));
       await this.#routes.stopAll();
@@ -144,19 +155,46 @@ export class Gateway {
 
   /**
    * Validates, stores and applies changes, all or none; resolves once they are in effect in this
-   * process. @throws InvalidError, ConflictError, DatabaseError: nothing has changed.
+   * process. @throws InvalidError, ConflictError, LimitError, DatabaseError: nothing has changed.
    */
   change(changes: readonly Change[], context: ChangeContext): Promise<Changed> {
     return this.#serialize(async () => {
+      this.#refuseFull(changes, context);
       const result = await this.#parts.store.change(changes, context);
       await this.#apply();
       return result;
     });
   }
 
+  /** Before anything is stored: what could not take effect now would be stored for nothing. */
+  #refuseFull(changes: readonly Change[], context: ChangeContext): void {
+    const full = this.#routes.fullRules();
+    if (!changes.some(({ kind, name }) => kind === "rules" && full.has(name))) return;
+    const { results } = this.#parts.store.preview(changes, context);
+    const late = results.find(
+      ({ kind, name, outcome }) => kind === "rules" && outcome === "changed" && full.has(name),
+    );
+    if (late === undefined) return;
+    throw new LimitError(
+      "rate-limited",
+      `rule ${late.name} has ${boundariesMax} changes that its targets have not come to yet: its messages have to go out first, or be skipped`,
+      ruleChangeRetryMs,
+    );
+  }
+
   /** What `change` would answer; changes nothing. Throws as it does. */
   preview(changes: readonly Change[], context: ChangeContext): Changed {
     return this.#parts.store.preview(changes, context);
+  }
+
+  /** What ever stood under a name, newest first. @throws DatabaseError the database is away. */
+  revisions(kind: Kind, name: string): Promise<readonly StoredRevision[]> {
+    return this.#parts.store.revisions(kind, name);
+  }
+
+  /** The bridges' modules by kind. */
+  get modules(): ReadonlyMap<string, BridgeModule> {
+    return this.#parts.modules;
   }
 
   /** Applies what another process has stored. */
@@ -179,6 +217,11 @@ export class Gateway {
     return [...this.#sources.keys()].toSorted();
   }
 
+  /** What was refused or lost of streams that were full. */
+  fullCounts(): readonly FullCounts[] {
+    return this.#retention.counts();
+  }
+
   routes(): readonly RouteStatus[] {
     return this.#routes.statuses();
   }
@@ -195,7 +238,7 @@ export class Gateway {
     }
     const health = this.#parts.store.health();
     if (!health.ok) reasons.push({ code: "database-unavailable", detail: health.reason });
-    return { ready: reasons.length === 0, reasons };
+    return { ready: reasons.length === 0, reasons, warnings: ledgerWarnings(this.routes()) };
   }
 
   #serialize<T>(work: () => Promise<T>): Promise<T> {
@@ -242,8 +285,8 @@ export class Gateway {
 
   #defineStreams(definitions: Definitions): void {
     const policies = new Map([...definitions.streams].map(([name, { parsed }]) => [name, parsed]));
-    for (const [name, { partitions }] of policies) {
-      if (this.streams.define(name, partitions)) continue;
+    for (const [name, { partitions, indexKey }] of policies) {
+      if (this.streams.define(name, partitions, indexKey)) continue;
       const held = this.streams.stream(name).partitions.length;
       this.#parts.events.warn(
         `stream ${name} holds messages in ${held} partitions: ${partitions} can't take effect`,
@@ -251,8 +294,21 @@ export class Gateway {
     }
     this.#retention.define(
       new Map([...policies].map(([name, { retention }]) => [name, retention])),
-      (stream, partition) => (this.#isSettled ? this.#routes.passed(stream, partition) : 0),
+      {
+        passed: (stream, partition) =>
+          this.#isSettled ? this.#routes.passed(stream, partition) : 0,
+        slowest: (stream, partition) => this.#routes.slowest(stream, partition),
+      },
     );
+    for (const stream of this.streams.names()) this.#guard(this.streams.stream(stream));
+  }
+
+  #guard(stream: Stream): void {
+    const { log } = this.#parts;
+    const { name } = stream;
+    stream.guard = this.#retention.guards(name)
+      ? (index) => this.#retention.admit(log.partition({ stream: name, index }))
+      : null;
   }
 
   async #run(definitions: Definitions, plan: Plan): Promise<void> {
@@ -316,12 +372,13 @@ export class Gateway {
     const { name, document } = planned;
     const connection = this.#bridges.get(document.from.bridge)?.connection;
     if (connection === undefined) throw new RangeError(`no bridge ${document.from.bridge}`);
-    const key = compileOptional(document.key);
-    const dedupe = compileOptional(document.dedupe);
+    const key = compileEarly(document.key);
+    const dedupe = compileEarly(document.dedupe);
     const failed = (): void => events.onExpressionFailed("source", name);
     const stream = this.streams.stream(document.stream);
     const runner = new SourceRunner(document, connection, {
       name,
+      identity: `${name} ${JSON.stringify(document.from)}`,
       stream,
       dead: this.streams.stream(deadLetterStream(name)),
       prepare: (message) => {
@@ -339,37 +396,4 @@ export class Gateway {
     this.#sources.set(name, { planned, stream, runner });
     runner.start();
   }
-}
-
-/** A hook that has not changed goes on as it is, with its counts, limits and resolved keys. */
-function compileHooks(
-  definitions: Definitions,
-  before: ReadonlyMap<string, RunningHook>,
-  { store, clock }: GatewayParts,
-): ReadonlyMap<string, RunningHook> {
-  const resolve = (text: string): Promise<string> => store.resolveText(text);
-  const hooks = new Map<string, RunningHook>();
-  for (const { name, parsed } of definitions.hooks.values()) {
-    const running = before.get(name);
-    if (running?.document === parsed) {
-      hooks.set(name, running);
-      continue;
-    }
-    const key = compileOptional(parsed.key);
-    const dedupe = compileOptional(parsed.dedupe === false ? null : parsed.dedupe);
-    const verifier = verifierOf(parsed, { resolve, clock });
-    const hook = { name, document: parsed, key, dedupe };
-    hooks.set(name, verifier === null ? hook : { ...hook, verifier });
-  }
-  return hooks;
-}
-
-/** Compiles an expression over messages that are not in the log yet. */
-function compileOptional(source: string | null): Expression | null {
-  return source === null ? null : compileExpression(source, { stored: false });
-}
-
-function withKey(message: Message, key: Uint8Array | null): Message {
-  const { id, properties, headers, body, timestampMs, origin } = message;
-  return { id, key, properties, headers, body, timestampMs, origin };
 }

@@ -5,6 +5,7 @@
 import { join } from "node:path";
 import { bridgeModules } from "../bridges/registry.ts";
 import manifest from "../package.json" with { type: "json" };
+import type { BridgeModule } from "./bridge.ts";
 import { systemClock } from "./clock.ts";
 import type { Config } from "./config.ts";
 import { InvalidError, type StorageError } from "./errors.ts";
@@ -13,6 +14,7 @@ import { type HttpServer, startHttp } from "./http/app.ts";
 import { realDisk } from "./log/disk.ts";
 import { type FileLog, openFileLog } from "./log/files.ts";
 import { lockFolder } from "./log/lock.ts";
+import { refuseHalfRestored } from "./log/restore.ts";
 import { Streams } from "./log/stream.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
@@ -51,6 +53,7 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
   try {
     await realDisk.makeFolder(config.dataFolder);
     stack.use(await lockFolder(config.dataFolder, systemClock));
+    await refuseHalfRestored(realDisk, config.dataFolder);
     const log = stack.use(await openLog(config, { telemetry, events, fail }));
     const streams = new Streams(log);
     const changes: { gateway: Gateway | null } = { gateway: null };
@@ -69,6 +72,8 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
       routes: () => gateway.routes(),
       definitionsVersion: () => gateway.definitions().version,
       logBytes: () => log.byteLength,
+      damages: () => log.damages(),
+      fullCounts: () => gateway.fullCounts(),
     });
     await gateway.start();
     changes.gateway = gateway;
@@ -81,6 +86,9 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
       tokens: store.tokens,
       clock: systemClock,
       telemetry,
+      resolve: (text) => store.resolveText(text),
+      fetch,
+      random: Math.random,
       ids: () => Bun.randomUUIDv7(),
       version: manifest.version,
     });
@@ -92,6 +100,11 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
     await stack.disposeAsync();
     throw error;
   }
+}
+
+/** The bridges' modules by kind and alias, for commands that work without a gateway. */
+export function knownModules(): ReadonlyMap<string, BridgeModule> {
+  return bridgeModules;
 }
 
 /** What the gateway tells, as counts and lines. */
@@ -134,6 +147,7 @@ function openLog(
     random: (count) => crypto.getRandomValues(new Uint8Array(count)),
     onFatal: told.fail,
     onCommit: (commit) => told.telemetry.committed(commit),
+    acceptCorruption: config.acceptCorruption,
     warn: told.events.warn,
   });
 }

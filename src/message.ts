@@ -45,8 +45,12 @@ export interface Origin {
   readonly hops: readonly string[];
   /** Values captured from the source's address (`{name}` in an MQTT filter). */
   readonly params?: Readonly<Record<string, string>>;
+  /** The subject of the client that published it: written by the gateway, never by the client. */
+  readonly principal?: string;
   /** True when the broker said that it may have delivered this before. */
   readonly redelivered?: boolean;
+  /** By what an operator has had it sent again. */
+  readonly again?: string;
   /** How a verified webhook came: with its headers and body, enough to check it once more. */
   readonly http?: HttpOrigin;
 }
@@ -57,13 +61,15 @@ export interface HttpOrigin {
   readonly path: string;
   /** With its question mark; absent when there is none. */
   readonly query?: string;
-  /** The peer of the connection, which may be a proxy. */
+  /** Who called: the peer of the connection, or whom trusted proxies have named. */
   readonly remoteAddress?: string;
   /** The URL that was signed, without the query; absent where none is. */
   readonly url?: string;
   /** What it was verified with. */
   readonly scheme: string;
   readonly keyId: string;
+  /** The coding that was undone before the body was kept: the signature was over other bytes. */
+  readonly inflated?: "gzip";
 }
 
 /** One unit of data. `body: null` is a tombstone, which is not an empty body. */
@@ -98,6 +104,19 @@ export interface StoredMessage extends ReadableMessage {
   readonly offset: number;
   /** Our own time of the append, Unix milliseconds; never goes back within a partition. */
   readonly appendedAtMs: number;
+}
+
+const originTexts = new WeakMap<Origin, string>();
+
+/** An origin that many messages will have, and that must not change: its JSON is made once. */
+export function sharedOrigin(origin: Origin): Origin {
+  originTexts.set(origin, JSON.stringify(origin));
+  return origin;
+}
+
+/** The JSON of an origin. */
+export function originText(origin: Origin): string {
+  return originTexts.get(origin) ?? JSON.stringify(origin);
 }
 
 const textEncoder = new TextEncoder();

@@ -5,6 +5,13 @@
  */
 import pino, { type Logger } from "pino";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { FullCounts } from "./log/retention.ts";
+import {
+  ROUTE_COUNTERS,
+  ROUTE_GAUGES,
+  type RouteTally,
+  worstLags,
+} from "./routing/route-metrics.ts";
 import type { RouteStatus } from "./routing/status.ts";
 
 /** How telemetry is set up. */
@@ -29,18 +36,19 @@ export class IntakeCounts {
   }
 }
 
-/** What one rule's target has done. */
-export interface RouteTally {
-  readonly finished: Record<"delivered" | "filtered" | "failed" | "deadLettered", number>;
-  retries: number;
-  gaps: number;
-}
-
 /** What the metrics ask for when they are read. */
 export interface MetricSources {
   readonly routes: () => readonly RouteStatus[];
   readonly definitionsVersion: () => number;
   readonly logBytes: () => number;
+  /** What was refused or lost of streams that are kept until they are routed. */
+  readonly fullCounts?: () => readonly FullCounts[];
+  /** The log's known damages; none when it is absent. */
+  readonly damages?: () => readonly {
+    readonly from: number;
+    readonly to: number;
+    readonly acceptedAtMs: number | null;
+  }[];
 }
 
 /** Upper bounds of the buckets for a sync and an ack. Seconds. */
@@ -62,6 +70,7 @@ export class Telemetry {
   /** Open sockets, and messages sent over them. */
   socketClients = 0;
   socketMessages = 0;
+  readonly #previews = { runs: 0, messages: 0 };
 
   constructor(options: TelemetryOptions) {
     const { write } = options;
@@ -88,12 +97,23 @@ export class Telemetry {
     this.#registerLog();
     this.#registerRoutes();
     this.#registerSockets();
+    this.#registerPreviews();
     if (options.process === true) collectDefaultMetrics({ register: this.registry });
   }
 
   /** Says where the gauges of what runs come from. Once, when the gateway has been made. */
   attach(sources: MetricSources): void {
     this.#sources = sources;
+  }
+
+  /** Says where the gauges of all hooks together come from. Once, when HTTP starts. */
+  attachHooks({ underWay, bodyBytes }: Record<"underWay" | "bodyBytes", () => number>): void {
+    this.#gauge("isthmus_hooks_under_way", "Webhooks that are being taken in", (add) =>
+      add({}, underWay()),
+    );
+    this.#gauge("isthmus_hooks_body_bytes", "Bodies of webhooks in memory", (add) =>
+      add({}, bodyBytes()),
+    );
   }
 
   /** The counts of one way in, such as `hook/orders` or `publish`. Keep the result. */
@@ -111,7 +131,7 @@ export class Telemetry {
     const key = `${rule}\n${target}`;
     const known = this.#routes.get(key);
     if (known !== undefined) return known.tally;
-    const finished = { delivered: 0, filtered: 0, failed: 0, deadLettered: 0 };
+    const finished = { delivered: 0, filtered: 0, failed: 0, deadLettered: 0, expired: 0 };
     const tally: RouteTally = { finished, retries: 0, gaps: 0 };
     this.#routes.set(key, { rule, target, tally });
     return tally;
@@ -135,6 +155,12 @@ export class Telemetry {
     this.#storageFailure = null;
     this.#appended.messages += commit.messages;
     this.#appended.bytes += commit.bytes;
+  }
+
+  /** Notes that a preview of a rule came to its result. */
+  previewed(messages: number): void {
+    this.#previews.runs++;
+    this.#previews.messages += messages;
   }
 
   /** Logs that the log could not be used: once for each failure, until a commit works again. */
@@ -212,6 +238,18 @@ export class Telemetry {
     );
   }
 
+  #registerPreviews(): void {
+    const previews = this.#previews;
+    this.#counter("isthmus_previews_total", "Previews of rules that came to a result", (add) =>
+      add({}, previews.runs),
+    );
+    this.#counter(
+      "isthmus_preview_messages_total",
+      "Recorded messages that previews of rules looked at",
+      (add) => add({}, previews.messages),
+    );
+  }
+
   #registerLog(): void {
     const appended = this.#appended;
     this.#counter(
@@ -225,6 +263,34 @@ export class Telemetry {
     this.#gauge("isthmus_log_bytes", "Bytes that the log holds on disk", (add) =>
       add({}, this.#sources?.logBytes() ?? 0),
     );
+    this.#gauge(
+      "isthmus_log_damaged_messages",
+      "Messages that were on disk and can't be read, pending or accepted by an operator",
+      (add) => {
+        add({ state: "pending" }, 0);
+        for (const { from, to, acceptedAtMs } of this.#sources?.damages?.() ?? []) {
+          add({ state: acceptedAtMs === null ? "pending" : "accepted" }, to - from);
+        }
+      },
+      ["state"],
+    );
+    const full = (): readonly FullCounts[] => this.#sources?.fullCounts?.() ?? [];
+    this.#counter(
+      "isthmus_stream_refused_total",
+      "Appends refused because a stream is full of what a rule has yet to pass",
+      (add) => {
+        for (const { stream, refusedCalls } of full()) add({ stream }, refusedCalls);
+      },
+      ["stream"],
+    );
+    this.#counter(
+      "isthmus_stream_dropped_messages_total",
+      "Messages deleted from a full stream before every rule had passed them",
+      (add) => {
+        for (const { stream, droppedMessages } of full()) add({ stream }, droppedMessages);
+      },
+      ["stream"],
+    );
     this.#gauge("isthmus_rules_version", "Version of the definitions in effect", (add) =>
       add({}, this.#sources?.definitionsVersion() ?? 0),
     );
@@ -237,9 +303,7 @@ export class Telemetry {
       "isthmus_route_lag_messages",
       "Messages that a route has not finished, all partitions",
       (add) => {
-        for (const { rule, target, offset, end } of statuses()) {
-          add({ rule, target }, Math.max(0, end - offset));
-        }
+        for (const { rule, target, lagMessages } of statuses()) add({ rule, target }, lagMessages);
       },
       labelNames,
     );
@@ -251,6 +315,14 @@ export class Telemetry {
       },
       labelNames,
     );
+    for (const [name, help, value] of ROUTE_GAUGES) {
+      const read = (add: Add): void => {
+        for (const status of statuses()) {
+          add({ rule: status.rule, target: status.target }, value(status));
+        }
+      };
+      this.#gauge(name, help, read, labelNames);
+    }
     this.#counter(
       "isthmus_route_messages_total",
       "Messages that a route has decided on, by outcome",
@@ -282,25 +354,3 @@ export class Telemetry {
 }
 
 type Add = (labels: Record<string, string>, value: number) => void;
-
-const ROUTE_COUNTERS: readonly (readonly [string, string, (tally: RouteTally) => number])[] = [
-  ["isthmus_route_retries_total", "Times that a route tried again", (tally) => tally.retries],
-  ["isthmus_route_gaps_total", "Gaps that a route met in its stream", (tally) => tally.gaps],
-  [
-    "isthmus_dlq_total",
-    "Messages put in dead-letter streams",
-    (tally) => tally.finished.deadLettered,
-  ],
-];
-
-type RouteLabels = { readonly rule: string; readonly target: string };
-
-function worstLags(routes: readonly RouteStatus[]): Iterable<[RouteLabels, number]> {
-  const worst = new Map<string, [RouteLabels, number]>();
-  for (const { rule, target, lagMs } of routes) {
-    const key = `${rule}\n${target}`;
-    const known = worst.get(key);
-    if (known === undefined || known[1] < lagMs) worst.set(key, [{ rule, target }, lagMs]);
-  }
-  return worst.values();
-}

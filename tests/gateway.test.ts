@@ -172,7 +172,7 @@ test("a bridge that can't be reached shows as down; the rest of the rule goes on
   await waitFor("the copy is there", () => streams.stream("copy").partitions[0]?.offsetEnd === 1);
   await waitFor("it shows as down", () => life.gateway.bridgeStatus("m").state === "down");
   expect(life.gateway.bridgeStatus("m").error).not.toBeNull();
-  expect(life.gateway.readiness()).toEqual({ ready: true, reasons: [] });
+  expect(life.gateway.readiness()).toEqual({ ready: true, reasons: [], warnings: [] });
   await broker.line().up();
   await drained(life);
   expect(broker.messages("out").length).toBe(1);

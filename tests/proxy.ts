@@ -1,6 +1,6 @@
 /**
  * A TCP proxy for tests that breaks things on command: cut, refuse, blackhole (nothing passes and
- * nothing closes), delay, cut after so many bytes. It never acts by chance.
+ * nothing closes), delay, cut after so many bytes, or break one connection. Never by chance.
  * `rewrite` replaces one byte sequence by another of the same length in what the upstream says:
  * Kafka tells its clients an address to connect to, which has to become the proxy's own. It looks
  * at whole frames, each led by its length in four bytes, as Kafka's are.
@@ -18,9 +18,17 @@ export interface ProxyOptions {
 
 type Direction = "toUpstream" | "toClient";
 
+/**
+ * What may happen to one connection. `stall`: nothing passes until `resume`, then all of it does;
+ * `half-open`: nothing passes ever again, and an end of the upstream is not told to the client;
+ * `tear`: half of the next chunk to the client passes, and then it is reset.
+ */
+export type LinkFault = "cut" | "stall" | "half-open" | "tear";
+
 interface Link {
   readonly client: Socket;
   readonly upstream: Socket;
+  fault: LinkFault | null;
   /** The part of a frame that has come so far, when frames are rewritten. */
   held: Buffer;
 }
@@ -98,6 +106,28 @@ export class TcpProxy implements AsyncDisposable {
     this.#cutAfter = { bytes, direction };
   }
 
+  /** Breaks one of the connections that are whole: the one at this share (0 up to 1) of them. */
+  breakOne(fault: LinkFault, share: number): void {
+    const whole = [...this.#links].filter((link) => link.fault === null);
+    const link = whole[Math.floor(share * whole.length)];
+    if (link === undefined) return;
+    if (fault === "cut") return this.#destroy(link);
+    link.fault = fault;
+    if (fault !== "stall") return;
+    link.client.pause();
+    link.upstream.pause();
+  }
+
+  /** Ends all stalls. */
+  resume(): void {
+    for (const link of this.#links) {
+      if (link.fault !== "stall") continue;
+      link.fault = null;
+      link.client.resume();
+      link.upstream.resume();
+    }
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await this.down();
   }
@@ -116,15 +146,17 @@ export class TcpProxy implements AsyncDisposable {
 
   #accept(client: Socket): void {
     const upstream = connect(this.#options.upstream);
-    const link: Link = { client, upstream, held: Buffer.alloc(0) };
+    const link: Link = { client, upstream, fault: null, held: Buffer.alloc(0) };
     this.#links.add(link);
     this.#accepted += 1;
     const end = (): void => this.#destroy(link);
     for (const socket of [client, upstream]) {
       socket.setNoDelay(true);
-      socket.on("error", end);
+      // The close that follows decides.
+      socket.on("error", () => undefined);
       socket.on("close", () => {
-        if (!this.#blackholed || socket === client) end();
+        const isHidden = this.#blackholed || link.fault === "half-open";
+        if (!isHidden || socket === client) end();
       });
     }
     client.on("data", (chunk: Buffer) => this.#pass(link, "toUpstream", chunk));
@@ -134,7 +166,11 @@ export class TcpProxy implements AsyncDisposable {
   }
 
   #pass(link: Link, direction: Direction, chunk: Buffer): void {
-    if (this.#blackholed || chunk.length === 0) return;
+    if (this.#blackholed || link.fault === "half-open" || chunk.length === 0) return;
+    if (link.fault === "tear" && direction === "toClient") {
+      const half = chunk.subarray(0, chunk.length / 2);
+      return void link.client.write(half, () => this.#destroy(link));
+    }
     const cut = this.#cutAfter;
     if (cut !== null && cut.direction === direction) {
       if (cut.bytes <= chunk.length) {
@@ -156,7 +192,9 @@ export class TcpProxy implements AsyncDisposable {
     if (target.write(chunk)) return;
     const origin = direction === "toUpstream" ? link.client : link.upstream;
     origin.pause();
-    target.once("drain", () => origin.resume());
+    target.once("drain", () => {
+      if (link.fault !== "stall") origin.resume();
+    });
   }
 
   #target(link: Link, direction: Direction): Socket {

@@ -127,6 +127,7 @@ export class AmqpSource implements Source {
     const nowMs = this.#clock.nowMs();
     return {
       messages: taken.items.map(({ message }) => decodeMessage(message, this.#place, nowMs)),
+      ids: taken.items.map(({ message }) => idGiven(message)),
       ack: async () => this.#settle(entry, "acked"),
       nack: async () => this.#settle(entry, "nacked"),
     };
@@ -276,4 +277,9 @@ async function prepare(link: Link, place: SourcePlace, queue: string): Promise<v
     for (const key of place.bind) await channel.bindQueue(queue, place.exchange, key);
   });
   if (unbound !== null) throw new InvalidError(problemOf("exchange", place.exchange, unbound));
+}
+
+function idGiven({ properties }: ConsumeMessage): string | null {
+  const id: unknown = properties.messageId;
+  return typeof id === "string" && id !== "" ? id : null;
 }

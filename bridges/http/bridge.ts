@@ -9,24 +9,29 @@ import type { Address, Bridge, ConnectContext, Sink, Source } from "../../src/br
 import { systemClock } from "../../src/clock.ts";
 import { DisconnectedError, InvalidError } from "../../src/errors.ts";
 import { resolveAll } from "../document.ts";
-import { loginOf, pemOf } from "../endpoint.ts";
+import { pemOf } from "../endpoint.ts";
 import { reasonText } from "../reason.ts";
 import { Guard } from "./guard.ts";
-import { type HttpConfig, urlProblem } from "./module.ts";
+import { type HttpConfig, type SignConfig, urlProblem } from "./module.ts";
 import { forbiddenIn, Requester, type Target } from "./request.ts";
+import { Signer } from "./sign.ts";
 import { HttpSink } from "./sink.ts";
 
 /** A target that was reached. */
 export class HttpBridge implements Bridge {
   readonly #config: HttpConfig;
+  readonly #url: URL;
+  readonly #resolve: ConnectContext["resolve"];
   readonly #headers: Readonly<Record<string, string>>;
   readonly #requester: Requester;
   readonly #ending = new AbortController();
   readonly #closed = Promise.withResolvers<Error | null>();
 
-  private constructor(config: HttpConfig, target: Target) {
+  private constructor(config: HttpConfig, target: Target, resolve: ConnectContext["resolve"]) {
     this.#config = config;
-    this.#headers = { ...loginHeader(config, target.url), ...config.headers };
+    this.#url = target.url;
+    this.#resolve = resolve;
+    this.#headers = { ...loginHeader(config), ...config.headers };
     this.#requester = new Requester(target, systemClock);
   }
 
@@ -42,7 +47,7 @@ export class HttpBridge implements Bridge {
       tls: pemOf(resolved.tls),
     };
     await reach(target, context.signal);
-    return new HttpBridge(resolved, target);
+    return new HttpBridge(resolved, target, context.resolve);
   }
 
   get closed(): Promise<Error | null> {
@@ -56,8 +61,12 @@ export class HttpBridge implements Bridge {
   async sink(address: Address): Promise<Sink> {
     if (this.#ending.signal.aborted) throw new DisconnectedError("the bridge is closed");
     const { method } = address.fields;
+    const sign = address.fixed?.["sign"] as SignConfig | undefined;
+    const secrets = sign === undefined ? null : await resolveAll(sign.secrets, this.#resolve);
     return new HttpSink({
       requester: this.#requester,
+      url: this.#url,
+      signer: secrets === null ? null : new Signer(secrets),
       method: typeof method === "string" ? method : this.#config.method,
       headers: this.#headers,
       clock: systemClock,
@@ -77,9 +86,8 @@ export class HttpBridge implements Bridge {
   }
 }
 
-/** Basic credentials, from the document or the URL; a header of the document wins. */
-function loginHeader(config: HttpConfig, url: URL): Readonly<Record<string, string>> {
-  const { username = "", password = "" } = loginOf(url, config);
+/** Basic credentials; a header of the document wins. */
+function loginHeader({ username = "", password = "" }: HttpConfig) {
   if (username === "" && password === "") return {};
   return { authorization: `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}` };
 }

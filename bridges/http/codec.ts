@@ -5,6 +5,7 @@
  * changed.
  */
 import type { Message } from "../../src/message.ts";
+import { signedId, type Signer } from "./sign.ts";
 
 /** Names that a message's header never sets: the connection's own, credentials, and ours. */
 const NEVER: ReadonlySet<string> = new Set([
@@ -45,10 +46,24 @@ const USER_AGENT = "isthmus";
 /** Headers of a request: names in lower case; text whose characters are bytes. */
 export type RequestHeaders = Readonly<Record<string, string | string[]>>;
 
-/** A request's headers and body. */
+/** A request save for where it goes. */
 export interface WebhookRequest {
   readonly headers: RequestHeaders;
   readonly body: Buffer;
+}
+
+/** Why, in words, there can't be a request for a message. */
+export interface Refused {
+  readonly refused: string;
+}
+
+/** What a request is made with beside the message. */
+export interface EncodeOptions {
+  /** Headers of the bridge and the address, names in lower case. */
+  readonly fixed: Readonly<Record<string, string>>;
+  readonly nowMs: number;
+  /** Null: the request is not signed. */
+  readonly signer: Signer | null;
 }
 
 /** Whether a name can be the name of a header. */
@@ -68,38 +83,17 @@ function bytesValue(bytes: Uint8Array): string | null {
 
 /**
  * The request for a message, or in words why there can't be one. `fixed` are the headers of the
- * bridge and the address, which win over the message's own.
+ * bridge and the address, which win over the message's own; a signature and what it is over win
+ * over all.
  */
-export function encodeMessage(
-  message: Message,
-  options: { readonly fixed: Readonly<Record<string, string>>; readonly nowMs: number },
-): WebhookRequest | { readonly refused: string } {
-  const headers: Record<string, string | string[]> = Object.create(null);
-  for (const { name, value } of message.headers) {
-    const lower = name.toLowerCase();
-    if (!TOKEN.test(lower)) return { refused: `the header name ${shown(name)} can't be in HTTP` };
-    if (NEVER.has(lower)) continue;
-    const text = bytesValue(value ?? new Uint8Array(0));
-    if (text === null)
-      return { refused: `the header ${shown(name)} holds a line break or control` };
-    const before = headers[lower];
-    headers[lower] = before === undefined ? text : [before, text].flat();
-  }
-  const { contentType, contentEncoding } = message.properties;
-  const ours: readonly (readonly [string, string | undefined])[] = [
-    ["user-agent", USER_AGENT],
-    ["content-type", contentType ?? "application/octet-stream"],
-    ["content-encoding", contentEncoding],
-    ["webhook-id", message.id],
-    ["webhook-timestamp", String(Math.floor(options.nowMs / 1000))],
-    ["isthmus-tombstone", message.body === null ? "true" : undefined],
-    ...Object.entries(options.fixed),
-  ];
-  for (const [name, text] of ours) {
+export function encodeMessage(message: Message, options: EncodeOptions): WebhookRequest | Refused {
+  const own = ownHeaders(message);
+  if ("refused" in own) return own;
+  const { headers } = own;
+  for (const [name, text] of addedHeaders(message, options)) {
     if (text === undefined) continue;
     const value = headerValue(text);
-    if (value === null)
-      return { refused: `the header ${shown(name)} holds a line break or control` };
+    if (value === null) return lineBreakIn(name);
     headers[name] = value;
   }
   const bytes = headerBytes(headers);
@@ -108,6 +102,53 @@ export function encodeMessage(
   }
   const body = message.body ?? new Uint8Array(0);
   return { headers, body: Buffer.from(body.buffer, body.byteOffset, body.byteLength) };
+}
+
+/** The message's headers as far as they can be a request's. */
+function ownHeaders(
+  message: Message,
+): Refused | { readonly headers: Record<string, string | string[]> } {
+  const headers: Record<string, string | string[]> = Object.create(null);
+  for (const { name, value } of message.headers) {
+    const lower = name.toLowerCase();
+    if (!TOKEN.test(lower)) return { refused: `the header name ${shown(name)} can't be in HTTP` };
+    if (NEVER.has(lower)) continue;
+    const text = bytesValue(value ?? new Uint8Array(0));
+    if (text === null) return lineBreakIn(name);
+    const before = headers[lower];
+    headers[lower] = before === undefined ? text : [before, text].flat();
+  }
+  return { headers };
+}
+
+/** What the bridge says beside them; a later one wins. */
+function addedHeaders(
+  { id, body, properties }: Message,
+  { fixed, nowMs, signer }: EncodeOptions,
+): readonly (readonly [string, string | undefined])[] {
+  const shownId = signer === null ? id : signedId(id);
+  const timestamp = String(Math.floor(nowMs / 1000));
+  const named = [
+    ["webhook-id", shownId],
+    ["webhook-timestamp", timestamp],
+  ] as const;
+  const added: readonly (readonly [string, string | undefined])[] = [
+    ["user-agent", USER_AGENT],
+    ["content-type", properties.contentType ?? "application/octet-stream"],
+    ["content-encoding", properties.contentEncoding],
+    // An answer is read as it comes: nothing of it is inflated.
+    ["accept-encoding", "identity"],
+    ...named,
+    ["isthmus-tombstone", body === null ? "true" : undefined],
+    ...Object.entries(fixed),
+  ];
+  if (signer === null) return added;
+  const signature = signer.signature(shownId, timestamp, body ?? new Uint8Array(0));
+  return [...added, ...named, ["webhook-signature", signature]];
+}
+
+function lineBreakIn(name: string): Refused {
+  return { refused: `the header ${shown(name)} holds a line break or control` };
 }
 
 function headerBytes(headers: RequestHeaders): number {

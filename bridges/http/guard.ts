@@ -4,7 +4,7 @@
  * allowed. The check is made on the address that is connected to, after resolution: a name that
  * resolves to something else the next moment (DNS rebinding) is checked then, too.
  */
-import { lookup as resolve, type LookupAddress } from "node:dns";
+import { lookup, type LookupAddress, type LookupAllOptions } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 
 /** An address range: its first bytes and how many bits of them count. */
@@ -38,8 +38,10 @@ const REFUSED: readonly (readonly [string, string])[] = [
   ["64:ff9b::/96", "a NAT64 address"],
   ["64:ff9b:1::/48", "a NAT64 address"],
   ["2001::/32", "a Teredo address"],
+  ["2001::/23", "a reserved address"],
   ["2001:db8::/32", "a documentation address"],
   ["2002::/16", "a 6to4 address"],
+  ["3fff::/20", "a documentation address"],
   ["fc00::/7", "a private address"],
   ["fe80::/10", "a link-local address"],
   ["fec0::/10", "a site-local address"],
@@ -54,13 +56,22 @@ const mappedV4 = rangeOf("::ffff:0:0/96");
 /** An address that may not be connected to. Its text says which and how to allow it. */
 export class ForbiddenAddressError extends Error {}
 
+/** Finds all addresses of a name: the system's resolver, or one of a test. */
+export type Resolve = (
+  host: string,
+  options: LookupAllOptions,
+  callback: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void,
+) => void;
+
 /** What a bridge allows beside public addresses. */
 export class Guard {
   readonly #ranges: readonly Range[];
+  readonly #resolve: Resolve;
   readonly #hosts: ReadonlySet<string>;
 
   /** Entries of `allowPrivate`: `10.0.0.0/8`, `::1`, or a host's name. */
-  constructor(allowPrivate: readonly string[]) {
+  constructor(allowPrivate: readonly string[], resolve: Resolve = lookup) {
+    this.#resolve = resolve;
     this.#ranges = allowPrivate.flatMap((entry) => parseRange(entry) ?? []);
     this.#hosts = new Set(
       allowPrivate
@@ -93,7 +104,7 @@ export class Guard {
 
   /** Resolves a name for a connection and refuses it when any of its addresses is forbidden. */
   readonly lookup: LookupFunction = (host, options, callback) => {
-    resolve(host, { ...options, all: true }, (error, addresses) => {
+    this.#resolve(host, { ...options, all: true }, (error, addresses) => {
       if (error !== null) return callback(error, "", 0);
       for (const { address } of addresses) {
         const problem = this.problem(host, address);

@@ -15,6 +15,8 @@ import {
 } from "../document.ts";
 import { isHeaderName } from "./codec.ts";
 import { Guard, isAllowEntry } from "./guard.ts";
+import { pathProblem, pathSpecials } from "./path.ts";
+import { keyProblem, signKeysMax } from "./sign.ts";
 
 /** How long a request may take, answer included. Milliseconds. */
 const TIMEOUT_MS = 10_000;
@@ -53,7 +55,26 @@ const configSchema = z.strictObject({
   tls: tlsSchema.optional(),
 });
 
-const sinkSchema = z.strictObject({ method: method.optional(), headers: headers.optional() });
+const signSchema = z.strictObject({
+  secret: referenceText.optional(),
+  secrets: z
+    .array(referenceText)
+    .min(1, "expected at least one secret")
+    .max(signKeysMax, `expected at most ${signKeysMax} secrets`)
+    .optional(),
+});
+
+const sinkSchema = z.strictObject({
+  method: method.optional(),
+  path: z.string().optional(),
+  headers: headers.optional(),
+  sign: signSchema.optional(),
+});
+
+/** The keys that sign a target's requests; their texts may still hold references. */
+export interface SignConfig {
+  readonly secrets: readonly string[];
+}
 
 /** The module of the kind `http`. */
 export const http: BridgeModule<HttpConfig> = {
@@ -70,7 +91,8 @@ export const http: BridgeModule<HttpConfig> = {
     source: false,
     sink: true,
   },
-  addressSpecials: {},
+  addressSpecials: { path: pathSpecials },
+  fixedKeys: ["sign"],
   parseConfig,
   parseAddress,
   async connect(config: HttpConfig, context: ConnectContext) {
@@ -86,7 +108,7 @@ function parseConfig(input: unknown): HttpConfig {
     const detail = "expected a range such as 10.0.0.0/8, an address, or a host's name";
     throw invalid([{ pointer: `/allowPrivate/${entry}`, detail }]);
   }
-  const problem = isTemplate(rest.url) ? null : placeProblem(rest.url, allowPrivate);
+  const problem = placeProblem(rest.url, allowPrivate);
   if (problem !== null) throw invalid([{ pointer: "/url", detail: problem }]);
   if (tls === false && rest.url.startsWith("https:")) {
     throw invalid([{ pointer: "/tls", detail: "an https:// URL can't be without TLS" }]);
@@ -108,10 +130,19 @@ export function urlProblem(text: string): string | null {
   if (url === null || (scheme !== "http:" && scheme !== "https:") || url.hostname === "") {
     return "expected a URL that begins with http:// or https://";
   }
-  return url.hash === "" ? null : "a URL's part after # is never sent; leave it out";
+  if (url.hash !== "") return "a URL's part after # is never sent; leave it out";
+  if (url.port === "0") return "port 0 is no port that can be reached";
+  const hasLogin = url.username !== "" || url.password !== "";
+  return hasLogin ? LOGIN_PROBLEM : null;
 }
 
+/** Credentials in a URL, whether or not its texts are known yet. */
+const LOGIN = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*@/i;
+const LOGIN_PROBLEM = "a URL holds no credentials here: give username and password";
+
 function placeProblem(text: string, allowPrivate: readonly string[]): string | null {
+  if (LOGIN.test(text)) return LOGIN_PROBLEM;
+  if (isTemplate(text)) return null;
   const problem = urlProblem(text);
   if (problem !== null || allowPrivate.some(isTemplate)) return problem;
   return new Guard(allowPrivate).literalProblem(new URL(text).hostname);
@@ -122,17 +153,41 @@ function parseAddress(input: Readonly<Record<string, unknown>>, end: "source" | 
     const detail = "an HTTP target has no source; a hook takes requests in";
     throw invalid([{ pointer: "", detail }]);
   }
-  const parsed = parseDocument(sinkSchema, input);
+  const { sign, ...parsed } = parseDocument(sinkSchema, input);
+  const { path } = parsed;
+  const problem = path === undefined ? null : pathProblem(path);
+  if (problem !== null) throw invalid([{ pointer: "/path", detail: problem }]);
   const own = headersOf(parsed.headers ?? {});
   const digest = new Bun.CryptoHasher("sha256").update(JSON.stringify(own)).digest("hex");
   const names = Object.keys(own);
   // Values can be secrets, so the text tells them apart without showing them.
   const shown = names.length === 0 ? "" : ` with ${names.join(", ")} (${digest.slice(0, 8)})`;
   const fields = parsed.headers === undefined ? parsed : { ...parsed, headers: own };
+  const words = ["webhook", parsed.method, path].filter((word) => word !== undefined);
   return {
-    text: `webhook${parsed.method === undefined ? "" : ` ${parsed.method}`}${shown}`,
+    text: `${words.join(" ")}${shown}`,
     fields,
+    ...(sign === undefined ? {} : { fixed: { sign: signOf(sign) } }),
   };
+}
+
+/** @throws InvalidError what was written is no key; the text is not told. */
+function signOf({ secret, secrets }: z.output<typeof signSchema>): SignConfig {
+  if (secret !== undefined && secrets !== undefined) {
+    throw invalid([
+      { pointer: "/sign/secrets", detail: "give either secret or secrets, not both" },
+    ]);
+  }
+  const all = secrets ?? (secret === undefined ? [] : [secret]);
+  if (all.length === 0) {
+    throw invalid([{ pointer: "/sign", detail: "expected secret or secrets" }]);
+  }
+  for (const [index, text] of all.entries()) {
+    const problem = isTemplate(text) ? null : keyProblem(text);
+    const pointer = secrets === undefined ? "/sign/secret" : `/sign/secrets/${index}`;
+    if (problem !== null) throw invalid([{ pointer, detail: problem }]);
+  }
+  return { secrets: all };
 }
 
 /** Headers with names in lower case. */

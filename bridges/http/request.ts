@@ -14,14 +14,14 @@ import { ForbiddenAddressError, type Guard } from "./guard.ts";
 
 /** How much of an answer is read. Bytes. */
 const ANSWER_BYTES_MAX = 4096;
-/** How much of an answer's text a reason shows. Characters. */
-const ANSWER_SHOWN_MAX = 300;
+/** The headers of an answer, all together: a few cookies fit, a flood does not. Bytes. */
+const ANSWER_HEADER_BYTES_MAX = 16 * 1024;
 /** When to try again where the answer does not say. Milliseconds. */
 const RETRY_MS = 1000;
 /** The longest wait that an answer may ask for. Milliseconds. */
 const RETRY_AFTER_MS_MAX = 24 * 3_600_000;
 /** Connections to one target, kept or in use. Count. */
-export const connectionsMax = 16;
+export const connectionsMax = 64;
 /** How long an unused connection is kept. Milliseconds. */
 const KEEP_MS = 30_000;
 
@@ -37,7 +37,18 @@ export interface Target {
 }
 
 /** What came of a request: an outcome, or a connection that could not be made or broke. */
-export type Answer = Outcome | { readonly disconnected: string; readonly cause: unknown };
+export type Answer =
+  | Outcome
+  | { readonly disconnected: string; readonly cause: unknown }
+  /** The target wants nothing more, in its words. */
+  | { readonly gone: string };
+
+/** A request of one method to one path. */
+export interface Post extends WebhookRequest {
+  readonly method: string;
+  /** With its query. */
+  readonly path: string;
+}
 
 /** Makes requests to one target over a few kept connections. */
 export class Requester {
@@ -56,11 +67,11 @@ export class Requester {
   }
 
   /** Sends one request. Never rejects; an abort is `unknown`. */
-  async send(method: string, message: WebhookRequest, signal: AbortSignal): Promise<Answer> {
+  async send(post: Post, signal: AbortSignal): Promise<Answer> {
     const literal = this.#target.guard.literalProblem(this.#target.url.hostname);
     if (literal !== null) return { refused: literal };
-    const first = await this.#once(method, message, signal);
-    return first === "stale" ? await this.#last(method, message, signal) : first;
+    const first = await this.#once(post, signal);
+    return first === "stale" ? await this.#last(post, signal) : first;
   }
 
   /** Closes every connection; requests under way end as unknown. */
@@ -68,18 +79,14 @@ export class Requester {
     this.#agent.destroy();
   }
 
-  async #last(method: string, message: WebhookRequest, signal: AbortSignal): Promise<Answer> {
-    const answer = await this.#once(method, message, signal);
-    return answer === "stale" ? { busyMs: RETRY_MS } : answer;
+  async #last(post: Post, signal: AbortSignal): Promise<Answer> {
+    const answer = await this.#once(post, signal);
+    return answer === "stale" ? busy("the target closed the connection") : answer;
   }
 
-  async #once(
-    method: string,
-    message: WebhookRequest,
-    signal: AbortSignal,
-  ): Promise<Answer | "stale"> {
+  async #once(post: Post, signal: AbortSignal): Promise<Answer | "stale"> {
     if (signal.aborted) return { unknown: true };
-    const made = this.#request(method, message);
+    const made = this.#request(post);
     const done = Promise.withResolvers<Answer | "stale">();
     const finished = new AbortController();
     const abort = (): void => end({ unknown: true });
@@ -94,11 +101,11 @@ export class Requester {
       status = response;
       readAnswer(response, (text) => done.resolve(this.#outcome(response, text)));
     });
-    made.end(message.body);
+    made.end(post.body);
     const late = this.#clock.sleep(this.#target.timeoutMs, finished.signal).then(() => {
       // A status is an answer, even when its body does not come to an end.
       if (!finished.signal.aborted) {
-        end(status === null ? { busyMs: RETRY_MS } : this.#outcome(status, ""));
+        end(status === null ? this.#silence() : this.#outcome(status, ""));
       }
     });
     const answer = await done.promise;
@@ -108,16 +115,21 @@ export class Requester {
     return answer;
   }
 
-  #request(method: string, message: WebhookRequest): ClientRequest {
+  #silence(): Outcome {
+    return busy(`the target did not answer within ${this.#target.timeoutMs} ms`);
+  }
+
+  #request({ method, path, headers, body }: Post): ClientRequest {
     const { url, guard } = this.#target;
     const make = url.protocol === "https:" ? secureRequest : request;
     return make({
       protocol: url.protocol,
       hostname: url.hostname.replace(/^\[|\]$/g, ""),
       port: url.port === "" ? undefined : Number(url.port),
-      path: `${url.pathname}${url.search}`,
+      path,
       method,
-      headers: { ...message.headers, "content-length": String(message.body.byteLength) },
+      headers: { ...headers, "content-length": String(body.byteLength) },
+      maxHeaderSize: ANSWER_HEADER_BYTES_MAX,
       agent: this.#agent,
       lookup: guard.lookup,
     });
@@ -126,22 +138,29 @@ export class Requester {
   #failure(error: unknown, made: ClientRequest): Answer | "stale" {
     const forbidden = forbiddenIn(error);
     if (forbidden !== null) return { refused: forbidden.message };
+    if (codeOf(error) === "HPE_HEADER_OVERFLOW") {
+      return busy(`the target's answer has more than ${ANSWER_HEADER_BYTES_MAX} bytes of headers`);
+    }
     const broke = codeOf(error) === "ECONNRESET" || codeOf(error) === "EPIPE";
     if (broke && made.reusedSocket) return "stale";
     return { disconnected: reasonText(this.#target.url.host, error), cause: error };
   }
 
-  #outcome(response: IncomingMessage, text: string): Outcome {
+  #outcome(response: IncomingMessage, text: string): Answer {
     const status = response.statusCode ?? 0;
     if (status >= 200 && status < 300) return { sent: `status ${status}` };
+    const shown = response.headers["content-encoding"] === undefined ? printable(text) : "";
+    const said = `the target answered ${status}${shown === "" ? "" : `: ${shown}`}`;
     if (status >= 500 || LATER.has(status)) {
       const after = retryAfterMs(response.headers["retry-after"], this.#clock.nowMs());
-      return { busyMs: after ?? RETRY_MS };
+      return { busyMs: after ?? RETRY_MS, reason: said };
     }
-    const shown = response.headers["content-encoding"] === undefined ? printable(text) : "";
-    const refused = `the target answered ${status}${shown === "" ? "" : `: ${shown}`}`;
-    return status === 410 ? { refused, final: true } : { refused };
+    return status === 410 ? { gone: said } : { refused: said };
   }
+}
+
+function busy(reason: string): Outcome {
+  return { busyMs: RETRY_MS, reason };
 }
 
 /** Reads as much of an answer as is kept, then lets go of the rest. */
@@ -162,8 +181,7 @@ function readAnswer(response: IncomingMessage, done: (text: string) => void): vo
 }
 
 function printable(text: string): string {
-  const line = text.replaceAll(/[\p{Cc}\s]+/gu, " ").trim();
-  return line.length <= ANSWER_SHOWN_MAX ? line : `${line.slice(0, ANSWER_SHOWN_MAX)}…`;
+  return text.replaceAll(/[\p{Cc}\s]+/gu, " ").trim();
 }
 
 /** `Retry-After` in seconds or as a date; null when it is neither. */

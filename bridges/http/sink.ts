@@ -5,11 +5,14 @@
  */
 import type { Outcome, Outgoing, Sink } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
+import type { Message } from "../../src/message.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import { Call } from "../call.ts";
 import { encodeMessage, isHeaderName } from "./codec.ts";
 import { Lanes } from "./lanes.ts";
-import { connectionsMax, type Requester } from "./request.ts";
+import { pathProblem, requestPath } from "./path.ts";
+import { connectionsMax, type Post, type Requester } from "./request.ts";
+import type { Signer } from "./sign.ts";
 
 /**
  * When a message is tried again whose connection broke while others were answered. Milliseconds.
@@ -19,9 +22,13 @@ const BROKEN_RETRY_MS = 1000;
 /** What a sink needs of its bridge. */
 export interface SinkParts {
   readonly requester: Requester;
+  /** The bridge's URL, below which every request goes. */
+  readonly url: URL;
   readonly method: string;
   /** The bridge's own headers, names in lower case. */
   readonly headers: Readonly<Record<string, string>>;
+  /** Null: requests are not signed. */
+  readonly signer: Signer | null;
   readonly clock: Clock;
   /** Aborted when the bridge ends. */
   readonly ending: AbortSignal;
@@ -33,9 +40,15 @@ export interface SinkParts {
 export class HttpSink implements Sink {
   readonly #parts: SinkParts;
   readonly #lanes = new Lanes(connectionsMax);
+  #disabled: string | null = null;
 
   constructor(parts: SinkParts) {
     this.#parts = parts;
+  }
+
+  /** The target has answered 410: it wants nothing more, and nothing is sent to it. */
+  get disabled(): string | null {
+    return this.#disabled;
   }
 
   async send(outgoing: readonly Outgoing[], signal: AbortSignal): Promise<readonly Outcome[]> {
@@ -65,21 +78,44 @@ export class HttpSink implements Sink {
 
   async #post({ message, fields }: Outgoing, tally: Tally, signal: AbortSignal): Promise<Outcome> {
     if (signal.aborted) return { unknown: true };
-    const own = headersOf(fields["headers"]);
-    if ("refused" in own) return { refused: own.refused, final: true };
-    const request = encodeMessage(message, {
-      fixed: { ...this.#parts.headers, ...own.headers },
-      nowMs: this.#parts.clock.nowMs(),
-    });
-    if ("refused" in request) return { refused: request.refused, final: true };
-    const method = typeof fields["method"] === "string" ? fields["method"] : this.#parts.method;
-    const answer = await this.#parts.requester.send(method, request, signal);
+    if (this.#disabled !== null) return { busyMs: BROKEN_RETRY_MS, reason: this.#disabled };
+    const post = this.#encode(message, fields);
+    if ("refused" in post) return { refused: post.refused, final: true };
+    const answer = await this.#parts.requester.send(post, signal);
+    if ("gone" in answer) {
+      tally.answered += 1;
+      this.#disabled = `${answer.gone}; it is disabled until its rule is changed or its route resumed`;
+      return { busyMs: BROKEN_RETRY_MS, reason: this.#disabled };
+    }
     if ("disconnected" in answer) {
       tally.failure ??= new DisconnectedError(answer.disconnected, { cause: answer.cause });
       return { busyMs: BROKEN_RETRY_MS };
     }
     if (!("unknown" in answer)) tally.answered += 1;
     return answer;
+  }
+
+  #encode(message: Message, fields: Outgoing["fields"]): Post | { readonly refused: string } {
+    const { method, path = null } = fields;
+    const own = headersOf(fields["headers"]);
+    if ("refused" in own) return own;
+    if (path !== null && typeof path !== "string") {
+      return { refused: "the path did not come to a text" };
+    }
+    const problem = path === null ? null : pathProblem(path);
+    if (problem !== null) return { refused: problem };
+    const { url, headers, signer, clock } = this.#parts;
+    const request = encodeMessage(message, {
+      fixed: { ...headers, ...own.headers },
+      nowMs: clock.nowMs(),
+      signer,
+    });
+    if ("refused" in request) return request;
+    return {
+      ...request,
+      method: typeof method === "string" ? method : this.#parts.method,
+      path: requestPath(url, path),
+    };
   }
 }
 

@@ -185,6 +185,12 @@ function pairsOf(given: PacketProperties["userProperties"]): readonly Pair[] {
   return pairs;
 }
 
+/** The id that a gateway wrote into a packet; MQTT itself has none. */
+export function idGiven(packet: IPublishPacket): string | null {
+  const given = new Map(pairsOf(packet.properties?.userProperties)).get(own.id);
+  return given === undefined || given === "" ? null : given;
+}
+
 function idOf(given: string | undefined): string {
   const fits = given !== undefined && given !== "" && Buffer.byteLength(given) <= ID_BYTES_MAX;
   return fits ? given : crypto.randomUUID();

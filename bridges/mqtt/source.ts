@@ -11,7 +11,7 @@ import type { Clock } from "../../src/clock.ts";
 import { DisconnectedError, InvalidError } from "../../src/errors.ts";
 import { Inbox } from "../inbox.ts";
 import { type Entry, Settling } from "../settling.ts";
-import { decodeMessage, type Place } from "./codec.ts";
+import { decodeMessage, idGiven, type Place } from "./codec.ts";
 import { type Endpoint, Link } from "./link.ts";
 
 /** Messages unsettled at most, however small. Count. */
@@ -89,6 +89,7 @@ export class MqttSource implements Source {
     const options = { place: this.#place, nowMs: this.#clock.nowMs() };
     return {
       messages: taken.items.map(({ packet, qos }) => decodeMessage(packet, qos, options)),
+      ids: taken.items.map(({ packet }) => idGiven(packet)),
       ack: async () => this.#ack(entry),
       nack: async () => await this.#nack(entry),
     };

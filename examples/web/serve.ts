@@ -1,6 +1,7 @@
 /**
  * Serves the example page: `bun examples/web/serve.ts [PORT]`, then open the address it prints
- * with `#gateway=http://127.0.0.1:8420&token=…` behind it.
+ * with a token in it. The page comes from another origin than the gateway, which has to be told to
+ * let it in: `ISTHMUS_ORIGINS=http://127.0.0.1:8421`.
  */
 const port = Number(process.argv[2] ?? 8421);
 const built = await Bun.build({

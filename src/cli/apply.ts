@@ -1,32 +1,33 @@
 /**
  * `isthmus apply`: sends a definitions file to the gateway, which takes all of it or nothing.
- * What is wrong is shown at its place in the file.
+ * What is wrong is shown at its place in the file; a dry run shows what would change.
  */
-import { readFile } from "node:fs/promises";
 import type { Command } from "commander";
-import { InvalidError } from "../errors.ts";
 import { stringifyJson } from "../json.ts";
 import type { Json } from "../rules/document.ts";
-import type { ParsedFile } from "../rules/yaml.ts";
-import { type Client, connect, type Problem } from "./client.ts";
+import type { PreviewCounts } from "../rules/preview.ts";
+import { type Client, connect } from "./client.ts";
 import { type ConnectionFlags, withConnection } from "./connection.ts";
+import { faultsOf, invalidOf, type NamedFile, readDefinitionsFile } from "./definitions-file.ts";
 import { CliError, printable, UsageError } from "./failure.ts";
 import { Output } from "./output.ts";
-import { readInput } from "./publish.ts";
 
 interface Flags extends ConnectionFlags {
   readonly file: string;
   readonly dryRun?: boolean;
   readonly prune?: boolean;
   readonly yes?: boolean;
+  readonly why?: string;
+  readonly last: string;
 }
 
-/** What became of one definition. */
+/** What became of one definition, or would. */
 interface Result {
   readonly kind: string;
   readonly name: string;
-  readonly revision?: number;
   readonly outcome: string;
+  readonly diff?: readonly string[];
+  readonly preview?: PreviewCounts | null;
 }
 
 /** What the gateway answers. */
@@ -45,118 +46,96 @@ export function registerApply(program: Command): void {
         "When the command ends, the gateway works by it.",
     )
     .requiredOption("-f, --file <file>", "the file; - reads standard input")
-    .option("--dry-run", "check it and show what would change")
+    .option("--dry-run", "check it, and show what would change and what rules would do")
+    .option("--last <duration>", "--dry-run: run changed rules over messages so young", "1h")
     .option("--prune", "delete what this file's project made before and no longer names")
-    .option("--yes", "on a terminal: don't ask before --prune deletes")
+    .option("--yes", "don't ask before --prune deletes; needed where nobody can be asked")
+    .option("--why <text>", "why, for the record")
     .addHelpText(
       "after",
       `
 Examples:
   isthmus apply -f examples/quickstart.yaml --dry-run
-  isthmus apply -f shop.yaml --prune`,
+  isthmus apply -f shop.yaml --prune --why "the old queue is gone"`,
     );
-  withConnection(command).action(async (flags: Flags) => {
-    await apply(flags);
-  });
+  withConnection(command).action(apply);
 }
 
 async function apply(flags: Flags): Promise<void> {
   const output = new Output(flags);
-  const { parseFile } = await import("../rules/yaml.ts");
-  const name = flags.file === "-" ? "standard input" : flags.file;
-  const text = await textOf(flags.file, name);
-  const file = inFile(name, () => parseFile(text, name));
-  if (flags.prune === true) requireProject(file, name);
-  const client = await connect(flags);
-  const send = (dryRun: boolean): Promise<Applied> => {
-    return post({ client, file, name, dryRun, prune: flags.prune === true });
-  };
-  if (flags.prune === true && flags.dryRun !== true && flags.yes !== true && output.asks) {
-    const deletions = (await send(true)).results.filter(isDeletion);
-    if (deletions.length > 0 && !(await agreed(deletions))) {
-      throw new CliError("nothing was changed");
-    }
+  const named = await readDefinitionsFile(flags.file);
+  const isDry = flags.dryRun === true;
+  const project = projectOf(named);
+  if (flags.prune === true && project === null) {
+    throw new UsageError(
+      `--prune deletes what the file's project made: give ${named.name} a \`project:\``,
+    );
   }
-  const applied = await send(flags.dryRun === true);
+  const client = await connect(flags);
+  const send = (dryRun: boolean): Promise<Applied> => post({ client, named, flags, dryRun });
+  if (flags.prune === true && !isDry && flags.yes !== true) {
+    const deletions = (await send(true)).results.filter(isDeletion);
+    if (deletions.length > 0) await mustAgree(deletions, project ?? "", output);
+  }
+  const applied = await send(isDry);
   for (const warning of applied.warnings) await output.note(`warning: ${warning}`);
   if (output.json) return await output.value(applied.json);
-  for (const result of applied.results) {
-    await output.line(`${result.outcome.padEnd(8)} ${result.kind}/${result.name}`);
-  }
-  if (applied.results.length === 0) await output.note(`${name} holds no definitions`);
-  if (flags.dryRun === true) await output.note("nothing was changed: this was a dry run");
+  for (const result of applied.results) await printResult(output, result);
+  if (applied.results.length === 0) await output.note(`${named.name} holds no definitions`);
+  if (isDry) await output.note("nothing was changed: this was a dry run");
 }
 
-/** The text of the file. @throws CliError it can't be read */
-async function textOf(path: string, name: string): Promise<string> {
-  const bytes = path === "-" ? await readInput() : await fileBytes(path);
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch (cause) {
-    throw new CliError(`${name} is not UTF-8 text`, { cause });
-  }
+async function printResult(output: Output, result: Result): Promise<void> {
+  await output.line(`${result.outcome.padEnd(8)} ${result.kind}/${result.name}`);
+  for (const line of result.diff ?? []) await output.line(`    ${line}`);
+  if (result.preview === undefined || result.preview === null) return;
+  await output.line(`    ${countsText(result.preview)}`);
 }
 
-async function fileBytes(path: string): Promise<Uint8Array> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    const code = (error as { code?: string }).code ?? "unknown";
-    const reasons: Readonly<Record<string, string>> = {
-      ENOENT: "there is no such file",
-      EACCES: "it may not be read by this user",
-      EISDIR: "it is a folder",
-    };
-    throw new CliError(`${path} can't be read: ${reasons[code] ?? code}`, { cause: error });
-  }
+/** What a preview counted, in one line. */
+export function countsText(counts: PreviewCounts): string {
+  const { messages, added, removed, changed, same, refused } = counts;
+  return (
+    `of ${messages} messages: ${added} newly matched, ${removed} no longer matched, ` +
+    `${changed} changed, ${same} as before, ${refused} would be refused`
+  );
 }
 
-/** Carries out a step that finds fault with the file. @throws CliError naming each place */
-function inFile<Result>(name: string, step: () => Result): Result {
-  try {
-    return step();
-  } catch (error) {
-    if (error instanceof InvalidError) throw faultsOf(name, error);
-    throw error;
-  }
-}
-
-/** One fault is one line; several follow their count. */
-function faultsOf(name: string, error: InvalidError): CliError {
-  if (error.errors.length < 2) return new CliError(error.message, { cause: error });
-  const details = error.errors.map(({ line, column, pointer, detail }) => {
-    return `${name}:${line ?? 1}:${column ?? 1}: ${pointer === "" ? "" : `${pointer}: `}${detail}`;
-  });
-  return new CliError(`${name} has ${details.length} faults`, { details, cause: error });
-}
-
-function requireProject(file: ParsedFile, name: string): void {
-  const { value } = file;
+function projectOf({ file: { value } }: NamedFile): string | null {
   const members =
     typeof value === "object" && value !== null ? (value as Record<string, Json>) : {};
-  if (typeof members["project"] === "string") return;
-  throw new UsageError(`--prune deletes what the file's project made: give ${name} a \`project:\``);
+  const project = members["project"];
+  return typeof project === "string" ? project : null;
 }
 
 interface Post {
   readonly client: Client;
-  readonly file: ParsedFile;
-  readonly name: string;
+  readonly named: NamedFile;
+  readonly flags: Flags;
   readonly dryRun: boolean;
-  readonly prune: boolean;
 }
 
-async function post({ client, file, name, dryRun, prune }: Post): Promise<Applied> {
+async function post({ client, named, flags, dryRun }: Post): Promise<Applied> {
+  const { file, name } = named;
+  // The dry run that only looks for deletions needs no previews.
+  const isShown = dryRun && flags.dryRun === true;
   const { status, json, problem } = await client.call({
     method: "POST",
     path: "/api/apply",
-    query: { dryRun: dryRun ? "true" : undefined, prune: prune ? "true" : undefined },
+    query: {
+      dryRun: dryRun ? "true" : undefined,
+      prune: flags.prune === true ? "true" : undefined,
+      why: flags.why,
+      preview: isShown ? flags.last : undefined,
+    },
     headers: { "content-type": "application/json" },
     body: stringifyJson(file.value),
     accept: [400, 422],
   });
   if (problem !== null) {
-    if (problem.errors.length === 0) throw client.failure(status, problem);
+    if (problem.errors.length === 0 || problem.errors[0]?.pointer === "/last") {
+      throw client.failure(status, problem);
+    }
     throw faultsOf(name, file.explain(invalidOf(problem)));
   }
   const { results, warnings } = (json ?? {}) as { results?: unknown; warnings?: unknown };
@@ -168,23 +147,22 @@ async function post({ client, file, name, dryRun, prune }: Post): Promise<Applie
   };
 }
 
-/** The gateway's problem as the error that the file can find the places of. */
-function invalidOf(problem: Problem): InvalidError {
-  const errors = problem.errors.map(({ pointer, detail, line, column }) => {
-    const place = line === null || column === null ? {} : { line, column };
-    return { pointer, detail, ...place };
-  });
-  return new InvalidError(problem.detail, errors, { code: "definition-invalid" });
-}
-
 function isDeletion(result: Result): boolean {
   return result.outcome === "deleted";
 }
 
-async function agreed(deletions: readonly Result[]): Promise<boolean> {
-  const { confirm, isCancel } = await import("@clack/prompts");
+/** Whoever deletes types the project's name. @throws CliError they did not, or can't be asked */
+async function mustAgree(
+  deletions: readonly Result[],
+  project: string,
+  output: Output,
+): Promise<void> {
   const names = deletions.map(({ kind, name }) => `${kind}/${name}`).join(", ");
-  const message = `Delete ${printable(names)}?`;
-  const answer = await confirm({ message, initialValue: false });
-  return !isCancel(answer) && answer;
+  if (!output.asks) {
+    throw new UsageError(`--prune would delete ${printable(names)}: give --yes to do so`);
+  }
+  const { text, isCancel } = await import("@clack/prompts");
+  const message = `This deletes ${printable(names)}. Type ${printable(project)} to go on:`;
+  const answer = await text({ message });
+  if (isCancel(answer) || answer !== project) throw new CliError("nothing was changed");
 }

@@ -56,22 +56,42 @@ export class Client {
    * Calls the gateway. @throws CliError nothing answered, or it said no: print it and end with 1
    */
   async call(call: Call): Promise<Answer> {
-    const url = this.#url(call);
-    const headers: Record<string, string> = { accept: "application/json", ...call.headers };
-    if (this.connection.token !== null)
-      headers["authorization"] = `Bearer ${this.connection.token}`;
-    const response = await this.#fetch(url, {
-      method: call.method ?? "GET",
-      headers,
-      redirect: "manual",
-      ...(call.body === undefined ? {} : { body: call.body }),
-    });
+    const response = await this.#send(call);
     const accepted = response.ok || call.accept?.includes(response.status) === true;
     const text = await this.#text(response);
     if (response.ok) return { status: response.status, json: jsonOf(text), problem: null };
     const problem = problemOf(response, text);
     if (accepted) return { status: response.status, json: undefined, problem };
     throw this.failure(response.status, problem);
+  }
+
+  /**
+   * Calls the gateway for an answer of JSON lines, handed over as they come. `onProblem` may make
+   * the error of a refusal. @throws CliError as `call`, or the answer broke off
+   */
+  async *lines(
+    call: Omit<Call, "accept"> & { readonly onProblem?: (problem: Problem) => CliError | null },
+  ): AsyncGenerator<unknown, void> {
+    const { origin } = new URL(this.#url(call));
+    const response = await this.#send(call);
+    if (!response.ok || response.body === null) {
+      const problem = problemOf(response, await this.#text(response));
+      throw call.onProblem?.(problem) ?? this.failure(response.status, problem);
+    }
+    const decoder = new TextDecoder();
+    let rest = "";
+    try {
+      for await (const chunk of response.body as ReadableStream<Uint8Array>) {
+        const parts = `${rest}${decoder.decode(chunk, { stream: true })}`.split("\n");
+        rest = parts.pop() ?? "";
+        for (const line of parts) yield jsonOf(line);
+      }
+    } catch (cause) {
+      if (cause instanceof CliError) throw cause;
+      throw new CliError(`the connection to ${origin} was lost in the middle of an answer`, {
+        cause,
+      });
+    }
   }
 
   /** All items of a list, page by page. */
@@ -127,6 +147,18 @@ export class Client {
     }
     const text = query.toString();
     return `${base}${call.path}${text === "" ? "" : `?${text}`}`;
+  }
+
+  async #send(call: Call): Promise<Response> {
+    const headers: Record<string, string> = { accept: "application/json", ...call.headers };
+    if (this.connection.token !== null)
+      headers["authorization"] = `Bearer ${this.connection.token}`;
+    return await this.#fetch(this.#url(call), {
+      method: call.method ?? "GET",
+      headers,
+      redirect: "manual",
+      ...(call.body === undefined ? {} : { body: call.body }),
+    });
   }
 
   async #fetch(url: string, init: RequestInit): Promise<Response> {

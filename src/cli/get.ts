@@ -9,11 +9,14 @@ import { UsageError } from "./failure.ts";
 import { apiPath, kindOf, LISTED_TEXT, type Listed } from "./kind.ts";
 import { timeText } from "./message.ts";
 import { type Column, Output } from "./output.ts";
+import { countOf } from "./read.ts";
 import { yamlText } from "./yaml-text.ts";
 
 /** A definition as the API shows it. */
-interface DefinitionJson {
+export interface DefinitionJson {
   readonly name: string;
+  /** Which project's file made it. */
+  readonly project: string | null;
   /** From 1; 0 for what nobody has defined and exists by being named. */
   readonly revision: number;
   readonly document: Members;
@@ -21,6 +24,10 @@ interface DefinitionJson {
 }
 
 type Members = Readonly<Record<string, unknown>>;
+
+interface Flags extends ConnectionFlags {
+  readonly revision?: number;
+}
 
 /** How one kind is listed: its columns, and an item's cells. */
 interface Listing {
@@ -35,21 +42,22 @@ export function registerGet(program: Command): void {
     .description(`List what there is of a kind, or show one by its name.\nKinds: ${LISTED_TEXT}.`)
     .argument("<kind>", "a kind, in the singular or plural")
     .argument("[name]", "one of them")
+    .option("--revision <n>", "as it stood at this revision", countOf("--revision", 1))
     .addHelpText(
       "after",
       `
 Examples:
   isthmus get rules
   isthmus get rule big-orders
+  isthmus get rule big-orders --revision 3
   isthmus get routes --json`,
     );
-  withConnection(command).action(
-    async (word: string, name: string | undefined, flags: ConnectionFlags) => {
-      const kind = kindOf(word);
-      if (name === undefined) await printList(kind, flags);
-      else await printOne(kind, name, flags);
-    },
-  );
+  withConnection(command).action(async (word: string, name: string | undefined, flags: Flags) => {
+    const kind = kindOf(word);
+    if (name !== undefined) return await printOne(kind, name, flags);
+    if (flags.revision !== undefined) throw new UsageError("--revision needs a name");
+    await printList(kind, flags);
+  });
 }
 
 /** Prints all of a kind: a table, or the list as JSON. */
@@ -64,13 +72,14 @@ export async function printList(kind: Listed, flags: ConnectionFlags): Promise<v
   await output.table(columns, items.map(cells));
 }
 
-async function printOne(kind: Listed, name: string, flags: ConnectionFlags): Promise<void> {
+async function printOne(kind: Listed, name: string, flags: Flags): Promise<void> {
   if (kind === "routes" || kind === "tokens") {
     throw new UsageError(`${kind} are listed all together: isthmus get ${kind}`);
   }
   const output = new Output(flags);
   const client = await connect(flags);
-  const { json } = await client.call({ path: apiPath(kind, name) });
+  const past = flags.revision === undefined ? "" : `/revisions/${flags.revision}`;
+  const { json } = await client.call({ path: `${apiPath(kind, name)}${past}` });
   if (output.json) await output.value(json);
   else await output.text(await yamlText(json));
 }
@@ -80,6 +89,7 @@ export function definitionOf(item: unknown): DefinitionJson {
   const members = membersOf(item);
   return {
     name: text(members["name"]),
+    project: typeof members["project"] === "string" ? members["project"] : null,
     revision: typeof members["revision"] === "number" ? members["revision"] : 0,
     document: membersOf(members["document"]),
     status: membersOf(members["status"]),
@@ -126,6 +136,8 @@ const routes: Listing = {
     { title: "END", right: true },
     { title: "LAG", right: true },
     { title: "DELIVERED", right: true },
+    { title: "WAITING", right: true },
+    { title: "PARKED", right: true },
     { title: "DEAD", right: true },
     { title: "DETAIL" },
   ],
@@ -141,6 +153,8 @@ const routes: Listing = {
       text(route["end"]),
       durationText(route["lagMs"]),
       text(counts["delivered"]),
+      text(counts["waiting"]),
+      text(counts["parked"]),
       text(counts["deadLettered"]),
       text(route["error"]),
     ];

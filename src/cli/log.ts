@@ -1,23 +1,22 @@
 /**
- * `isthmus log verify` and `log stat`: look at a data folder's log without a gateway, or beside a
- * running one. Both only read.
+ * `isthmus log …`: which commands there are, and `log verify`, which looks at every byte without a
+ * gateway, or beside a running one. Numbers are in `log-stat.ts`, what changes files in
+ * `log-change.ts`.
  */
 import { join } from "node:path";
 import type { Command } from "commander";
 import { readConfig } from "../config.ts";
+import { type DamagedRange, Damages } from "../log/damage.ts";
 import { realDisk } from "../log/disk.ts";
-import {
-  listPartitions,
-  type PartitionReport,
-  type Problem,
-  verifyPartition,
-} from "../log/verify.ts";
-import { CliError, UnavailableError } from "./failure.ts";
+import { listPartitions, type PartitionReport, verifyPartition } from "../log/verify.ts";
+import { withConnection } from "./connection.ts";
+import { CliError } from "./failure.ts";
+import { registerLogChanges } from "./log-change.ts";
+import { damageSentence, progressOf } from "./log-progress.ts";
+import { stat } from "./log-stat.ts";
 import { Output } from "./output.ts";
 
 const MIB = 1024 * 1024;
-const notBuilt = ["repair", "backup", "restore"];
-
 interface Flags {
   readonly data?: string;
   readonly json?: boolean;
@@ -26,7 +25,7 @@ interface Flags {
 export function registerLog(program: Command): void {
   const log = program.command("log").summary("look at the log's files");
   log
-    .description("Look at the log's files in the data folder. Reads only; a gateway may run.")
+    .description("Look at the log's files in the data folder, mend them, copy them.")
     .addHelpText("after", "\nExample:\n  isthmus log verify --data /var/lib/isthmus");
   log
     .command("verify")
@@ -36,23 +35,18 @@ export function registerLog(program: Command): void {
     .option("--json", "print JSON")
     .addHelpText("after", "\nExample:\n  isthmus log verify --data /var/lib/isthmus")
     .action(verify);
-  log
+  const described = log
     .command("stat")
     .summary("streams, partitions, segments, bytes, times")
-    .description("Print what each partition holds: segments, bytes, offsets, oldest and newest.")
-    .option("--data <folder>", "data folder (ISTHMUS_DATA, default ./data)")
-    .option("--json", "print JSON")
+    .description(
+      "Print what each partition holds: segments, bytes, offsets, oldest and newest. Reads headers " +
+        "and the newest segments only. How long syncs take is asked of the gateway, if one runs.",
+    )
+    .option("--data <folder>", "data folder (ISTHMUS_DATA, default ./data)");
+  withConnection(described)
     .addHelpText("after", "\nExample:\n  isthmus log stat --json")
     .action(stat);
-  for (const name of notBuilt) {
-    log
-      .command(name, { hidden: true })
-      .argument("[words...]")
-      .allowUnknownOption()
-      .action(() => {
-        throw new UnavailableError(`log ${name}`);
-      });
-  }
+  registerLogChanges(log);
 }
 
 async function verify(flags: Flags): Promise<void> {
@@ -66,7 +60,7 @@ async function verify(flags: Flags): Promise<void> {
   if (output.json) {
     await output.value({ bytes, seconds, partitions: reports });
   } else {
-    for (const { report, each } of problems) await output.line(sentence(report, each));
+    for (const { report, each } of problems) await output.line(damageSentence(report, each));
     const rate = (bytes / MIB / Math.max(seconds, 0.001)).toFixed(0);
     const size = (bytes / MIB).toFixed(1);
     await output.note(`checked ${size} MiB in ${reports.length} partitions, ${rate} MiB/s`);
@@ -76,36 +70,6 @@ async function verify(flags: Flags): Promise<void> {
   }
 }
 
-async function stat(flags: Flags): Promise<void> {
-  const output = new Output(flags);
-  const reports = await look(flags);
-  if (output.json) {
-    await output.value({ partitions: reports });
-    return;
-  }
-  const time = (ms: number | null): string => (ms === null ? "" : new Date(ms).toISOString());
-  await output.table(
-    [
-      { title: "STREAM" },
-      { title: "SEGMENTS", right: true },
-      { title: "MIB", right: true },
-      { title: "FIRST", right: true },
-      { title: "NEXT", right: true },
-      { title: "OLDEST" },
-      { title: "NEWEST" },
-    ],
-    reports.map((report) => [
-      `${report.stream}/${report.partition}`,
-      String(report.segments),
-      (report.bytes / MIB).toFixed(1),
-      String(report.offsetStart),
-      String(report.offsetEnd),
-      time(report.oldestMs),
-      time(report.newestMs),
-    ]),
-  );
-}
-
 /** Reads every partition of the folder. @throws CliError there is no log. */
 async function look(flags: Flags): Promise<PartitionReport[]> {
   const chosen = flags.data === undefined ? {} : { data: flags.data };
@@ -113,25 +77,25 @@ async function look(flags: Flags): Promise<PartitionReport[]> {
   const folder = join(dataFolder, "streams");
   const partitions = await listPartitions(realDisk, folder);
   if (partitions.length === 0) throw new CliError(`there is no log in ${dataFolder}`);
-  const isShown = process.stderr.isTTY === true && flags.json !== true;
-  let bytes = 0;
+  const progress = progressOf("checked", new Output(flags), await sizeOf(folder));
+  const damages = await Damages.open(realDisk, folder);
   const events = {
-    onBytes: (count: number): void => {
-      bytes += count;
-      if (isShown) process.stderr.write(`\r${(bytes / MIB).toFixed(0)} MiB `);
-    },
+    onBytes: (count: number): void => progress.onFile(count, 0),
+    isRepaired: (range: DamagedRange): boolean => damages.isRepaired(range),
   };
   const reports: PartitionReport[] = [];
   for (const id of partitions) {
     reports.push(await verifyPartition(realDisk, folder, id, events));
   }
-  if (isShown) process.stderr.write("\r");
+  progress.end();
   return reports;
 }
 
-function sentence(report: PartitionReport, problem: Problem): string {
-  const { kind, path, byte, from, to, detail } = problem;
-  const lost = to === null ? `from ${from} on` : `${from} to ${to - 1}`;
-  const what = kind === "torn" ? "nothing that was acked" : `messages ${lost}`;
-  return `${kind} ${report.stream}/${report.partition}: ${path}, byte ${byte}: ${detail}; lost: ${what}`;
+/** Bytes of all segments, for the bar. */
+async function sizeOf(folder: string): Promise<number> {
+  let bytes = 0;
+  for await (const path of new Bun.Glob("**/*.log").scan({ cwd: folder })) {
+    bytes += Bun.file(join(folder, path)).size;
+  }
+  return bytes;
 }

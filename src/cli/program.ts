@@ -5,7 +5,9 @@
 import { Command, CommanderError } from "commander";
 import manifest from "../../package.json" with { type: "json" };
 import { registerApply } from "./apply.ts";
+import { registerDeadLetters } from "./dead-letters.ts";
 import { registerDelete } from "./delete.ts";
+import { registerDoctor } from "./doctor.ts";
 import { registerExport } from "./export.ts";
 import { EXIT_DONE, UsageError } from "./failure.ts";
 import { registerGet } from "./get.ts";
@@ -14,6 +16,9 @@ import { registerListen } from "./listen.ts";
 import { registerLog } from "./log.ts";
 import { registerPublish } from "./publish.ts";
 import { registerRead } from "./read.ts";
+import { registerReplay } from "./replay.ts";
+import { registerRoute } from "./route.ts";
+import { registerRule } from "./rule.ts";
 import { registerSend } from "./send.ts";
 import { registerTail } from "./tail.ts";
 import { registerToken } from "./token.ts";
@@ -54,8 +59,13 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
     registerRead,
     registerToken,
     registerHook,
+    registerRule,
+    registerRoute,
+    registerDeadLetters,
+    registerReplay,
     registerSend,
     registerListen,
+    registerDoctor,
     registerLog,
     registerUnavailable,
   ]) {
@@ -80,9 +90,27 @@ function registerServe(program: Command, ending: Ending): void {
     .option("--admin-port <port>", "its port (ISTHMUS_ADMIN_PORT)")
     .option("--public-url <url>", "the address as seen from outside (ISTHMUS_PUBLIC_URL)")
     .option("--trust-proxies <cidrs>", "proxies to believe, as CIDRs (ISTHMUS_TRUST_PROXIES)")
+    .option("--origins <list>", "origins whose pages may call (ISTHMUS_ORIGINS)")
+    .option(
+      "--client-limits <list>",
+      "limits of clients, such as caller.messages=100/s (ISTHMUS_CLIENT_LIMITS)",
+    )
+    .option(
+      "--hooks-rate <rate>",
+      "webhooks of all hooks together, such as 5000/s (ISTHMUS_HOOKS_RATE)",
+    )
+    .option(
+      "--hooks-concurrency <n>",
+      "of all hooks under way (ISTHMUS_HOOKS_CONCURRENCY, default 10000)",
+    )
+    .option("--hooks-memory <bytes>", "bodies of all hooks (ISTHMUS_HOOKS_MEMORY, default 256MiB)")
     .option("--tls-cert <file>", "certificate (ISTHMUS_TLS_CERT)")
     .option("--tls-key <file>", "its key (ISTHMUS_TLS_KEY)")
     .option("--config <file>", "definitions to apply at start (ISTHMUS_CONFIG)")
+    .option(
+      "--accept-corruption",
+      "go on without the damaged messages known at this start (ISTHMUS_ACCEPT_CORRUPTION=true)",
+    )
     .addHelpText(
       "after",
       `
@@ -91,9 +119,10 @@ Secrets come from the environment alone: DATABASE_URL, ISTHMUS_ADMIN_TOKEN, ISTH
 Example:
   isthmus serve --data /var/lib/isthmus --port 8420`,
     )
-    .action(async (flags: Readonly<Record<string, string>>) => {
+    .action(async (flags: Readonly<Record<string, string | true>>) => {
       const { serve } = await import("./serve.ts");
-      ending.exitCode = await serve(flags);
+      const texts = Object.entries(flags).map(([name, value]) => [name, String(value)] as const);
+      ending.exitCode = await serve(Object.fromEntries(texts));
     });
 }
 

@@ -7,14 +7,9 @@ import { UnavailableError } from "./failure.ts";
 
 /** The commands, with their own commands where they have some. */
 const unavailable: Readonly<Record<string, readonly string[]>> = {
-  rule: ["test", "preview", "history", "diff", "rollback", "explain"],
-  route: ["pause", "resume", "seek"],
-  replay: [],
-  "dead-letters": ["list", "show", "retry", "drop"],
   trace: [],
   map: ["explain"],
   migrate: ["plan", "start", "status", "verify", "positions", "cutover", "reverse", "abort"],
-  doctor: [],
   bench: [],
 };
 

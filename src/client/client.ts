@@ -51,6 +51,8 @@ export class Client {
   readonly #listeners = new Set<(state: ClientState) => void>();
   readonly #ignoreWakes: () => void;
   readonly #tell: (error: Failure) => void;
+  /** Of this client over all of its connections. */
+  readonly #id: string;
   #ids = 0;
   #isLoaded = false;
 
@@ -58,6 +60,7 @@ export class Client {
     const { url, token, store = null, onError, signal } = options;
     const platform = { ...systemPlatform, ...options.platform };
     this.#platform = platform;
+    this.#id = newId(platform.unixMs(), platform.random);
     this.#tuning = { ...defaultTuning, ...options.tuning };
     this.#tell = (error) => queueMicrotask(() => onError?.(error));
     const kept = typeof store === "string" ? indexedDbStore(store.slice(10) || "isthmus") : store;
@@ -115,6 +118,7 @@ export class Client {
       id,
       stream,
       options,
+      client: this.#id,
       keeper: this.#keeper,
       send: (frame) => this.#connection.send(frame),
       later: this.#platform.later,

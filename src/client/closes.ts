@@ -53,6 +53,12 @@ export function stopCode(code: number): string {
   }
 }
 
+/** When a server asks to come back, which it has spread over its clients itself. Milliseconds. */
+export function toldMs(reason: string): number | null {
+  const told = / retryMs=(\d{1,6})$/.exec(reason);
+  return told === null ? null : Number(told[1]);
+}
+
 /** How long to wait after so many failures in a row, with full jitter. Milliseconds. */
 export function retryMs(failures: number, tuning: Tuning, random: number): number {
   return random * Math.min(tuning.maxMs, tuning.minMs * 2 ** Math.min(failures, 30));

@@ -3,7 +3,7 @@
  * again until it is closed or told to stop. At most one socket is alive at a time, and nothing of
  * an earlier one is heard once it was given up.
  */
-import { afterClose, retryMs, stopCode, type Tuning } from "./closes.ts";
+import { afterClose, retryMs, stopCode, toldMs, type Tuning } from "./closes.ts";
 import { ClientError } from "./error.ts";
 import { readFrame, type ServerFrame, SUBPROTOCOL } from "./frames.ts";
 import type { Platform, SocketLike } from "./platform.ts";
@@ -41,6 +41,8 @@ export class Connection {
   #upMs = 0;
   #isHeard = false;
   #pingMs: number;
+  /** Over how long the server wants its clients to spread their return. */
+  #spreadMs = 0;
   #cancel: () => void = () => undefined;
 
   constructor(parts: ConnectionParts) {
@@ -133,6 +135,7 @@ export class Connection {
     this.#isProven = true;
     this.#upMs = this.#parts.platform.nowMs();
     this.#pingMs = Math.min(this.#parts.tuning.pingMs, frame.pingMs ?? Infinity);
+    this.#spreadMs = Math.min(this.#parts.tuning.maxMs, frame.spreadMs ?? 0);
     this.#after(this.#pingMs, () => this.#ping());
     this.#enter("online");
   }
@@ -157,23 +160,40 @@ export class Connection {
     socket.close();
   }
 
+  #waitMs(isRestart: boolean, wasOnline: boolean): number {
+    const { tuning, platform } = this.#parts;
+    if (isRestart) return platform.random() * tuning.restartMs;
+    // Whoever was cut off without a word was probably not the only one.
+    const spreadMs = wasOnline ? platform.random() * this.#spreadMs : 0;
+    return Math.max(spreadMs, retryMs(this.#failures, tuning, platform.random()));
+  }
+
+  /**
+   * Lets go of the token; the error if it never was a good one. Whose callback gives old tokens
+   * comes back ever more slowly, until it gives a good one.
+   */
+  #forget(error: ClientError): ClientError | null {
+    const cause = this.#isProven ? null : error;
+    this.#token = null;
+    this.#isProven = false;
+    return cause;
+  }
+
   #ended(code: number, reason: string, cause: ClientError | null = null): void {
     const { tuning, platform, token } = this.#parts;
     const wasOnline = this.#state.status === "online";
     if (wasOnline && platform.nowMs() - this.#upMs >= tuning.stableMs) this.#failures = 0;
     this.#drop();
     let next = afterClose(code);
-    const isRenewable = typeof token !== "string" && this.#isProven;
+    const isAsked = typeof token !== "string";
     // A token that was good once may have expired while nobody was connected.
-    if (code === 4501 && !wasOnline && isRenewable) next = "renew";
-    if (next === "stop" || (next === "renew" && !isRenewable)) {
+    if (code === 4501 && !wasOnline && isAsked && this.#isProven) next = "renew";
+    if (next === "stop" || (next === "renew" && !isAsked)) {
       return this.close(new ClientError(stopCode(code), `${reason} (${code})`));
     }
-    let ms = retryMs(this.#failures, tuning, platform.random());
-    if (next === "spread") ms = platform.random() * tuning.restartMs;
+    let ms = toldMs(reason) ?? this.#waitMs(next === "spread", wasOnline);
     if (next === "renew") {
-      this.#token = null;
-      this.#isProven = false;
+      cause = this.#forget(new ClientError(stopCode(code), `${reason} (${code})`));
       if (this.#failures === 0) ms = 0;
     }
     // A token that was never let in is asked for again: it may expire while the server is away.

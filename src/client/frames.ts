@@ -59,6 +59,7 @@ export interface ServerFrame {
   readonly cursor?: string;
   readonly gap?: Gap | null;
   readonly pingMs?: number;
+  readonly spreadMs?: number;
   readonly partition?: number;
   readonly offset?: number;
   readonly duplicate?: boolean;

@@ -39,6 +39,8 @@ export interface SubscriptionParts {
   readonly id: string;
   readonly stream: string;
   readonly options: SubscribeOptions;
+  /** The client's own id, by which the server tells its late frames from those of others. */
+  readonly client: string;
   readonly keeper: Keeper | null;
   readonly send: (frame: object) => boolean;
   readonly later: (ms: number, run: () => void) => () => void;
@@ -113,9 +115,11 @@ export class Subscription implements AsyncIterable<Message> {
     if (this.#sub !== null || !this.#isLoaded || this.#isEnded || this.#isFull(0.5)) return;
     const { id, stream, options, send } = this.#parts;
     const { name, key, where, window } = options;
+    const client = name === undefined ? name : this.#parts.client;
     const sub = `${id}.${++this.#starts}`;
     const from = this.#received ?? options.from;
-    if (send({ op: "subscribe", sub, stream, from, key, where, name, window })) this.#sub = sub;
+    if (send({ op: "subscribe", sub, stream, from, key, where, name, client, window }))
+      this.#sub = sub;
   }
 
   /** The connection is gone. */

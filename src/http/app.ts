@@ -9,14 +9,20 @@ import { errorText, InvalidError } from "../errors.ts";
 import { idleTimeoutS, serverBodyBytesMax, stopTimeoutMs } from "../limits.ts";
 import { type Files, systemFiles } from "../rules/store/files.ts";
 import type { Principal } from "../rules/store/roles.ts";
-import { callerOf, requireRole } from "./auth.ts";
+import { PreviewSlots } from "./admin/rehearse.ts";
+import { callerOf, requireRole, ticketCaller, ticketIn } from "./auth.ts";
+import { Callers } from "./callers.ts";
+import { ClientCounts, parseClientLimits } from "./client-limits.ts";
 import { type Endpoint, endpointsOf, methodsAt } from "./endpoints.ts";
 import { type Call, HANDLERS } from "./handlers.ts";
 import { hookHandler } from "./hooks.ts";
+import { Origins, withHeaders } from "./origins.ts";
 import { failureResponse, problemResponse } from "./problem.ts";
+import { Proxies } from "./proxies.ts";
 import { publishHandler } from "./publish.ts";
 import type { HttpConfig, HttpContext, HttpServices } from "./services.ts";
 import { type SocketData, SocketHub } from "./socket.ts";
+import { Tickets } from "./tickets.ts";
 
 /** A server that answers. */
 export interface HttpServer {
@@ -40,14 +46,11 @@ export async function startHttp(
   files: Pick<Files, "read"> = systemFiles,
 ): Promise<HttpServer> {
   const stopping = new AbortController();
-  const context: HttpContext = {
-    ...services,
-    stopping: stopping.signal,
-    startedAtMs: services.clock.nowMs(),
-  };
   const { config } = services;
+  const origins = new Origins(config.origins, config.publicUrl);
+  const context = contextOf(services, stopping.signal);
   const hasAdmin = config.adminHost !== null || config.adminPort !== null;
-  const hub = new SocketHub(services);
+  const hub = new SocketHub(context);
   const servers: Server<SocketData>[] = [];
   const stop = async (): Promise<void> => {
     stopping.abort();
@@ -56,7 +59,7 @@ export async function startHttp(
   };
   try {
     const tls = await tlsOf(config, files);
-    const listener = { context, hub, tls };
+    const listener = { context, hub, origins, tls };
     const { host: hostname, port } = config;
     const side = hasAdmin ? "public" : "all";
     servers.push(listen(listener, { side, hostname, port }));
@@ -73,14 +76,30 @@ export async function startHttp(
   return { url: urlOf(main), adminUrl: urlOf(admin), stop };
 }
 
+function contextOf(services: HttpServices, stopping: AbortSignal): HttpContext {
+  const { config, clock, tokens, gateway, resolve, fetch } = services;
+  const definitions = () => gateway.definitions();
+  return {
+    ...services,
+    stopping,
+    previews: new PreviewSlots(),
+    callers: new Callers({ tokens, definitions, resolve, clock, fetch }),
+    tickets: new Tickets(clock),
+    clients: new ClientCounts(parseClientLimits(config.clientLimits), clock),
+    proxies: new Proxies(config.trustProxies),
+    startedAtMs: clock.nowMs(),
+  };
+}
+
 interface Listener {
   readonly context: HttpContext;
   readonly hub: SocketHub;
+  readonly origins: Origins;
   readonly tls: { readonly cert: string; readonly key: string } | null;
 }
 
 function listen(
-  { context, hub, tls }: Listener,
+  { context, hub, origins, tls }: Listener,
   address: { readonly side: Side; readonly hostname: string; readonly port: number },
 ): Server<SocketData> {
   const { side, hostname, port } = address;
@@ -92,12 +111,13 @@ function listen(
     idleTimeout: idleTimeoutS,
     maxRequestBodySize: serverBodyBytesMax,
     ...(tls === null ? {} : { tls }),
-    routes: takesMessages ? messageRoutes(context) : {},
+    routes: takesMessages ? messageRoutes(context, origins) : {},
     fetch: (request: Request, server: Server<SocketData>) => {
-      if (takesMessages && isSocketPath(request.url)) {
-        if (request.method === "GET") return hub.upgrade(request, server);
-      }
-      return app.fetch(request, { server });
+      const headers = origins.admit(request);
+      const isSocket = takesMessages && isSocketPath(request.url) && request.method === "GET";
+      if (isSocket) return hub.upgrade(request, server);
+      if (headers === null) return app.fetch(request, { server });
+      return crossing(request, { app, server, origins, headers });
     },
     error: (error: Error) => failureResponse(error, context.telemetry),
     websocket: hub.handlers(),
@@ -110,11 +130,35 @@ function listen(
   }
 }
 
+/** A call from a page of another origin, which may. */
+async function crossing(
+  request: Request,
+  to: {
+    readonly app: Hono<Bindings>;
+    readonly server: Server<SocketData>;
+    readonly origins: Origins;
+    readonly headers: Readonly<Record<string, string>>;
+  },
+): Promise<Response> {
+  const { app, server, origins, headers } = to;
+  const asked = origins.preflight(request, headers);
+  return asked ?? withHeaders(await app.fetch(request, { server }), headers);
+}
+
 /** What Bun routes by itself: the paths where each microsecond counts. */
-function messageRoutes(context: HttpContext) {
+function messageRoutes(context: HttpContext, origins: Origins) {
+  const publish = publishHandler(context);
+  const fromPage: typeof publish = async (request, server) => {
+    const headers = origins.admit(request);
+    return withHeaders(await publish(request, server), headers);
+  };
   return {
     "/hooks/:hook": hookHandler(context),
-    "/streams/:stream/messages": { POST: publishHandler(context) },
+    "/streams/:stream/messages": {
+      POST: (...call: Parameters<typeof publish>) => {
+        return call[0].headers.get("origin") === null ? publish(...call) : fromPage(...call);
+      },
+    },
   };
 }
 
@@ -157,12 +201,14 @@ function handlerOf({ method, path }: Endpoint) {
 
 /** The caller, when the call needs one. @throws UnauthorizedError, ForbiddenError */
 async function admitted(
-  { access }: Endpoint,
+  { access, takesTicket }: Endpoint,
   request: Request,
-  { tokens }: HttpContext,
+  { callers, tickets }: HttpContext,
 ): Promise<Principal | null> {
   if (access === "open") return null;
-  const principal = await callerOf(request, tokens);
+  const ticket = takesTicket === true ? ticketIn(request.url) : null;
+  const principal =
+    ticket === null ? await callerOf(request, callers) : ticketCaller(ticket, tickets, callers);
   if (access !== "token") requireRole(principal, access);
   return principal;
 }

@@ -2,7 +2,14 @@
  * What the ways in have in common: receipts, the time of an ack, and what a failed append means
  * to a sender. A log that can't take a message now is a 503 and never the sender's fault.
  */
-import { ConflictError, GapError, InvalidError, LimitError, StorageError } from "../errors.ts";
+import {
+  ClientLimitError,
+  ConflictError,
+  GapError,
+  InvalidError,
+  LimitError,
+  StorageError,
+} from "../errors.ts";
 import { idempotencyKeyCharsMax } from "../limits.ts";
 import type { Receipt } from "../log/log.ts";
 import type { Stream } from "../log/stream.ts";
@@ -17,9 +24,13 @@ const NEVER = new AbortController().signal;
 /** States are read by nobody: they hold what clients have done, of all of them. */
 const HIDDEN_STREAM = "$state";
 
-const ACCEPTED = {
+/** Made once: turning an object into headers takes as long as all the rest of an answer. */
+const ACCEPTED: ResponseInit = {
   status: 202,
-  headers: { "content-type": "application/json", "x-content-type-options": "nosniff" },
+  headers: new Headers({
+    "content-type": "application/json",
+    "x-content-type-options": "nosniff",
+  }),
 };
 
 /** The 202 that proves an append. */
@@ -55,19 +66,27 @@ export function readableStream(services: Pick<HttpServices, "gateway">, name: st
 /** What a failed append is to its sender: never a 4xx for a log that takes nothing now. */
 export function appendFailure(error: unknown): unknown {
   if (!(error instanceof LimitError) || error.code === "too-large") return error;
+  if (error instanceof ClientLimitError) return error;
   return new StorageError(error.message, { cause: error });
 }
 
-/** Waits for the disk, and takes the time of the first of each commit group. */
-export async function whenDurable(
+/**
+ * Waits for the disk, and takes the time of the first of each commit group. The group's own promise
+ * is what all wait for, so that they go on in the order in which they came.
+ */
+export function whenDurable(
   durable: Promise<void>,
   { clock, telemetry }: Pick<HttpServices, "clock" | "telemetry">,
 ): Promise<void> {
-  if (!telemetry.isFirstOfGroup(durable)) return await durable;
-  const startedMs = clock.monotonicMs();
-  await durable;
-  telemetry.acked(clock.monotonicMs() - startedMs);
+  if (telemetry.isFirstOfGroup(durable)) {
+    const startedMs = clock.monotonicMs();
+    durable.then(() => telemetry.acked(clock.monotonicMs() - startedMs), toldToCaller);
+  }
+  return durable;
 }
+
+/** The caller waits for the same promise and is told of the failure there. */
+function toldToCaller(): void {}
 
 /** A message by its place; null when it is not (or no longer) there. */
 export async function storedAt(

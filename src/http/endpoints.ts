@@ -3,7 +3,8 @@
  * it answers. The one table that routing, access checks, `405`, the OpenAPI document and its page
  * are made from, so none of them can say something else.
  */
-import { KINDS } from "../rules/document.ts";
+import { DEFINITION_ENDPOINTS } from "./definition-endpoints.ts";
+import { OPERATION_ENDPOINTS } from "./operation-endpoints.ts";
 import type { Role } from "../rules/store/roles.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE" | "OPTIONS";
@@ -12,7 +13,15 @@ export type Method = "GET" | "POST" | "PUT" | "DELETE" | "OPTIONS";
 export type Access = "open" | "token" | Role;
 
 /** What a call takes as its body, by name in the OpenAPI document. */
-export type BodyName = "Bytes" | "Messages" | "Document" | "Definitions" | "NewToken";
+export type BodyName =
+  | "Bytes"
+  | "Messages"
+  | "Document"
+  | "Definitions"
+  | "NewToken"
+  | "Rollback"
+  | "Pick"
+  | "Replay";
 
 /** What a call answers when it succeeds, by name in the OpenAPI document. */
 export type AnswerName =
@@ -23,7 +32,16 @@ export type AnswerName =
   | "List"
   | "Definition"
   | "Applied"
+  | "Revision"
+  | "Preview"
+  | "Explanations"
+  | "Operated"
+  | "DeadLetter"
+  | "Survey"
+  | "Job"
+  | "BridgeTest"
   | "Token"
+  | "Ticket"
   | "Verification"
   | "Health"
   | "Text"
@@ -47,6 +65,8 @@ export interface Endpoint {
   readonly answers: Readonly<Record<number, AnswerName>>;
   /** Codes of problems that it may answer, beside those that every call may. */
   readonly problems?: readonly number[];
+  /** A page that can't set headers shows a ticket in the query instead. */
+  readonly takesTicket?: true;
   /** Served before the router, where it costs least. */
   readonly isFast?: true;
 }
@@ -64,7 +84,7 @@ export const ENDPOINTS: readonly Endpoint[] = [
     summary: "Take a webhook; answered once it is on disk, as the hook says or with a receipt",
     body: "Bytes",
     answers: { 202: "Receipt", 200: "Text", 204: "Nothing" },
-    problems: [401, 404, 413, 429, 503],
+    problems: [400, 401, 404, 405, 408, 413, 415, 422, 429, 431, 503],
     isFast: true,
   },
   {
@@ -117,7 +137,8 @@ export const ENDPOINTS: readonly Endpoint[] = [
     access: "token",
     side: "public",
     summary: "Read a stream as Server-Sent Events; from latest when nothing else is said",
-    query: READ_QUERY,
+    query: [...READ_QUERY, "ticket"],
+    takesTicket: true,
     headers: ["Last-Event-ID"],
     answers: { 200: "Events", 204: "Nothing" },
     problems: [400, 416, 503],
@@ -141,58 +162,48 @@ export const ENDPOINTS: readonly Endpoint[] = [
     problems: [400, 426, 503],
     isFast: true,
   },
-  ...KINDS.flatMap((kind): Endpoint[] => [
-    {
-      method: "GET",
-      path: `/api/${kind}`,
-      access: "viewer",
-      side: "admin",
-      summary: `List ${kind} and how they stand`,
-      query: LIST_QUERY,
-      answers: { 200: "List" },
-      problems: [400],
-    },
-    {
-      method: "GET",
-      path: `/api/${kind}/:name`,
-      access: "viewer",
-      side: "admin",
-      summary: `Get one of ${kind}`,
-      answers: { 200: "Definition" },
-      problems: [404],
-    },
-    {
-      method: "PUT",
-      path: `/api/${kind}/:name`,
-      access: "admin",
-      side: "admin",
-      summary: `Make or change one of ${kind}; in effect when answered`,
-      headers: ["If-Match", "If-None-Match"],
-      body: "Document",
-      answers: { 200: "Definition", 201: "Definition" },
-      problems: [400, 412, 413, 422, 503],
-    },
-    {
-      method: "DELETE",
-      path: `/api/${kind}/:name`,
-      access: "admin",
-      side: "admin",
-      summary: `Delete one of ${kind}`,
-      headers: ["If-Match"],
-      answers: { 204: "Nothing" },
-      problems: [404, 409, 412, 503],
-    },
-  ]),
+  ...DEFINITION_ENDPOINTS,
+  ...OPERATION_ENDPOINTS,
   {
     method: "POST",
     path: "/api/apply",
     access: "admin",
     side: "admin",
     summary: "Apply a whole file of definitions, all of it or nothing",
-    query: ["dryRun", "prune"],
+    query: ["dryRun", "prune", "why", "preview"],
     body: "Definitions",
     answers: { 200: "Applied" },
-    problems: [400, 409, 412, 413, 422, 503],
+    problems: [400, 409, 412, 413, 422, 429, 503],
+  },
+  {
+    method: "POST",
+    path: "/api/rules/:name/preview",
+    access: "viewer",
+    side: "admin",
+    summary: "Run a draft of a rule over recorded messages, without sending; told line by line",
+    query: ["from", "to", "last", "limit"],
+    body: "Document",
+    answers: { 200: "Preview" },
+    problems: [400, 413, 416, 422, 429, 503],
+  },
+  {
+    method: "POST",
+    path: "/api/bridges/:name/test",
+    access: "operator",
+    side: "admin",
+    summary: "Connect to a bridge anew and look at the places that rules send to; sends nothing",
+    answers: { 200: "BridgeTest" },
+    problems: [404],
+  },
+  {
+    method: "GET",
+    path: "/api/explanations/:stream/:partition/:offset",
+    access: "viewer",
+    side: "admin",
+    summary: "Say for each rule of a stream whether it takes a message, and why",
+    query: ["rule"],
+    answers: { 200: "Explanations" },
+    problems: [400, 404, 503],
   },
   {
     method: "GET",
@@ -241,6 +252,15 @@ export const ENDPOINTS: readonly Endpoint[] = [
     summary: "Revoke a token",
     answers: { 204: "Nothing" },
     problems: [404, 503],
+  },
+  {
+    method: "POST",
+    path: "/api/tickets",
+    access: "token",
+    side: "both",
+    summary: "Make a ticket for a page's socket or event source: one use, within 30 seconds",
+    answers: { 201: "Ticket" },
+    problems: [429],
   },
   {
     method: "GET",

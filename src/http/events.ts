@@ -5,14 +5,20 @@
  */
 import { type Clock, nextTurn } from "../clock.ts";
 import { errorText, GatewayError } from "../errors.ts";
-import { cursorTellMs, eventsPingMs, readStepBytes, readStepMessages } from "../limits.ts";
+import {
+  cursorTellMs,
+  eventsPingMs,
+  eventsRetryMs,
+  readStepBytes,
+  readStepMessages,
+} from "../limits.ts";
 import { type Cursor, encodeCursor } from "../log/cursor.ts";
 import type { Gap, StreamBatch } from "../log/stream-reader.ts";
 import { encodeText } from "../message.ts";
 import { messageJson } from "./message-json.ts";
 import { cursorAtMessage, gapJson } from "./position.ts";
 import { openRange, type Range } from "./range.ts";
-import type { ReadRequest } from "./read.ts";
+import { type ReadRequest, watchReader } from "./read.ts";
 import type { HttpContext } from "./services.ts";
 
 const HEADERS = {
@@ -32,13 +38,21 @@ export function eventsResponse(
   const range = openRange(request.stream, request.cursor, request);
   if (request.end !== null && range.atEnd) return new Response(null, { status: 204 });
   const events = new Events(request, range, context, signal);
+  const unwatch = watchReader(request, context, () => events.cancel());
+  // The request ends when its answer has, whoever ended it.
+  signal.addEventListener("abort", unwatch, { once: true });
   const body = new ReadableStream<Uint8Array>({
     pull: async (controller) => {
       const text = await events.next();
-      if (text === null) controller.close();
-      else controller.enqueue(encodeText(text));
+      if (text === null) {
+        unwatch();
+        controller.close();
+      } else controller.enqueue(encodeText(text));
     },
-    cancel: () => events.cancel(),
+    cancel: () => {
+      unwatch();
+      events.cancel();
+    },
   });
   return new Response(body, { headers: HEADERS });
 }
@@ -57,6 +71,7 @@ class Events {
   #reading: Promise<StreamBatch | null> | null = null;
   #given = 0;
   #isOver = false;
+  #isBegun = false;
   #hasUntold = false;
   #toldMs: number;
   #writtenMs: number;
@@ -166,7 +181,9 @@ class Events {
 
   #written(text: string): string {
     this.#writtenMs = this.#clock.monotonicMs();
-    return text;
+    if (this.#isBegun) return text;
+    this.#isBegun = true;
+    return `retry: ${eventsRetryMs}\n${text}`;
   }
 
   #gapEvents(gaps: readonly Gap[], cursor: Cursor): string {

@@ -7,6 +7,7 @@ import { parseJson } from "../json.ts";
 import {
   idempotencyKeyCharsMax,
   idBytesMax,
+  jwtCharsMax,
   socketRefCharsMax,
   windowDefault,
   windowMax,
@@ -24,6 +25,8 @@ export const CLOSE = {
   failed: 1011,
   restart: 1012,
   unread: 4429,
+  changed: 4410,
+  unavailable: 4411,
   expired: 4401,
   authTimeout: 4408,
   unauthorized: 4501,
@@ -40,6 +43,8 @@ export interface SubscribeFrame {
   readonly key: string | null;
   readonly where: string | null;
   readonly name: string | null;
+  /** Which client it is, over all of its connections. */
+  readonly client: string | null;
   readonly window: number;
   readonly as: string | null;
 }
@@ -70,7 +75,7 @@ type Members = Readonly<Record<string, unknown>>;
 
 const MEMBERS: Readonly<Record<ClientFrame["op"], readonly string[]>> = {
   auth: ["op", "token"],
-  subscribe: ["op", "sub", "stream", "from", "key", "where", "name", "window", "as"],
+  subscribe: ["op", "sub", "stream", "from", "key", "where", "name", "client", "window", "as"],
   ack: ["op", "sub", "cursor"],
   unsubscribe: ["op", "sub"],
   publish: ["op", "ref", "stream", "id", ...MESSAGE_MEMBERS],
@@ -124,7 +129,7 @@ class FrameReader {
     if (kind !== "publish") this.#checkMembers(MEMBERS[kind]);
     switch (kind) {
       case "auth":
-        return { op: kind, token: this.#text("token", 4096) };
+        return { op: kind, token: this.#text("token", jwtCharsMax) };
       case "subscribe":
         return this.#subscribe();
       case "ack":
@@ -141,6 +146,7 @@ class FrameReader {
   #subscribe(): SubscribeFrame {
     const name = this.#optional("name");
     if (name !== null && !isName(name)) this.#add("name", "letters, digits and ._- (at most 100)");
+    const client = this.#members["client"] === undefined ? null : this.#ref("client");
     return {
       op: "subscribe",
       sub: this.#ref("sub"),
@@ -149,6 +155,7 @@ class FrameReader {
       key: this.#optional("key"),
       where: this.#optional("where"),
       name,
+      client,
       window: this.#window(),
       as: this.#optional("as"),
     };
@@ -223,9 +230,21 @@ function isUsableId(id: string): boolean {
   return id !== "" && id.length <= idempotencyKeyCharsMax && Buffer.byteLength(id) <= idBytesMax;
 }
 
-/** `welcome`: the caller is known; `pingMs` is how often it should ping. */
-export function welcomeFrame(session: string, pingMs: number): string {
-  return `{"op":"welcome","session":"${session}","pingMs":${pingMs}}`;
+/**
+ * `welcome`: the caller is known; `pingMs` is how often it should ping, `spreadMs` over how long
+ * clients spread their return when the connection breaks without a word.
+ */
+export function welcomeFrame(
+  session: string,
+  told: { readonly pingMs: number; readonly spreadMs: number },
+): string {
+  const { pingMs, spreadMs } = told;
+  return `{"op":"welcome","session":"${session}","pingMs":${pingMs},"spreadMs":${spreadMs}}`;
+}
+
+/** The reason of a close that says when to come back. At most 123 bytes, as the protocol wants. */
+export function closeReason(text: string, retryMs: number): string {
+  return `${text} retryMs=${Math.ceil(retryMs)}`;
 }
 
 /** `subscribed`: where reading stands; told again when something is found to be gone. */
@@ -239,7 +258,13 @@ export function cursorFrame(sub: string, cursor: string): string {
   return `{"op":"cursor","sub":${JSON.stringify(sub)},"cursor":"${cursor}"}`;
 }
 
-/** `error`: never closes by itself. */
-export function errorFrame(about: About, code: string, message: string): string {
-  return JSON.stringify({ op: "error", ...about, code, message });
+/** `error`: never closes by itself. With `retryMs` the same may be tried again after so long. */
+export function errorFrame(
+  about: About,
+  code: string,
+  message: string,
+  retryMs: number | null = null,
+): string {
+  const retry = retryMs === null ? {} : { retryMs };
+  return JSON.stringify({ op: "error", ...about, code, message, ...retry });
 }

@@ -3,7 +3,8 @@
  * runs; handlers put the parts together, the work is in the file of each part.
  */
 import { assert } from "../assert.ts";
-import { definitionsCharsMax, idleTimeoutS } from "../limits.ts";
+import { idleTimeoutS } from "../limits.ts";
+import { definitionsCharsMax } from "../rules/limits.ts";
 import { KINDS } from "../rules/document.ts";
 import type { Principal } from "../rules/store/roles.ts";
 import { applyResponse } from "./admin/apply.ts";
@@ -14,11 +15,17 @@ import {
   listDefinitions,
   putDefinition,
 } from "./admin/definitions.ts";
+import { explainResponse } from "./admin/explain.ts";
+import { previewResponse } from "./admin/rehearse.ts";
+import { getRevision, listRevisions, rollBack } from "./admin/revisions.ts";
+import { bridgeTestResponse } from "./admin/trial.ts";
 import { createToken, getToken, listTokens, revokeToken } from "./admin/tokens.ts";
 import { deadLetterViews } from "./admin/views.ts";
+import { withoutTicket } from "./auth.ts";
 import { eventsResponse } from "./events.ts";
 import { liveResponse, readyResponse } from "./health.ts";
 import { openApiDocument } from "./openapi.ts";
+import { operationHandlers } from "./operation-handlers.ts";
 import { docsPage, homePage } from "./pages.ts";
 import { readPage, readRequest } from "./read.ts";
 import { receiptResponse } from "./receipts.ts";
@@ -60,7 +67,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   "GET /streams/:stream/events": async (call) => {
     const request = await readRequest(
       {
-        url: call.request.url,
+        url: withoutTicket(call.request.url),
         streamName: param(call, "stream"),
         principal: callerIn(call),
         fallback: "latest",
@@ -89,11 +96,47 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
     return verificationResponse(path, callerIn(call), call.context);
   },
   ...definitionHandlers(),
+  ...operationHandlers({ param, caller: callerIn, body: definitionBody }),
+  "POST /api/rules/:name/preview": async (call) => {
+    const { request } = call;
+    const body = await definitionBody(call);
+    // Progress shows that it lives; a preview may take longer than a quiet connection.
+    call.server.timeout(request, 0);
+    const asked = {
+      name: param(call, "name"),
+      url: request.url,
+      contentType: request.headers.get("content-type") ?? "",
+      principal: callerIn(call),
+      signal: request.signal,
+    };
+    return await previewResponse(asked, body, call.context);
+  },
+  "POST /api/bridges/:name/test": (call) => {
+    // A bridge that does not answer is waited for.
+    call.server.timeout(call.request, 0);
+    return bridgeTestResponse(param(call, "name"), call.context, call.request.signal);
+  },
+  "GET /api/explanations/:stream/:partition/:offset": (call) => {
+    const path = {
+      stream: param(call, "stream"),
+      partition: param(call, "partition"),
+      offset: param(call, "offset"),
+    };
+    const { url } = call.request;
+    return explainResponse({ path, url, principal: callerIn(call) }, call.context);
+  },
   "POST /api/apply": async (call) => {
     const body = await definitionBody(call);
     const contentType = call.request.headers.get("content-type") ?? "";
-    const { url } = call.request;
-    return await applyResponse({ url, contentType, principal: callerIn(call) }, body, call.context);
+    const { url, signal } = call.request;
+    // A dry run with previews takes its time.
+    call.server.timeout(call.request, 0);
+    const principal = callerIn(call);
+    return await applyResponse({ url, contentType, principal, signal }, body, call.context);
+  },
+  "POST /api/tickets": (call) => {
+    const ticket = call.context.tickets.issue(callerIn(call));
+    return jsonResponse(ticket, { status: 201, headers: { "cache-control": "no-store" } });
   },
   "GET /api/tokens": ({ request, context }) => listTokens(request.url, context),
   "POST /api/tokens": (call) => tokenMade(call, null),
@@ -124,6 +167,7 @@ function definitionHandlers(): Readonly<Record<string, Handler>> {
     const callOf = (call: Call) => ({
       kind,
       name: param(call, "name"),
+      url: call.request.url,
       headers: call.request.headers,
       principal: callerIn(call),
     });
@@ -133,6 +177,12 @@ function definitionHandlers(): Readonly<Record<string, Handler>> {
       getDefinition(kind, param(call, "name"), call.context);
     handlers[`PUT /api/${kind}/:name`] = async (call) =>
       await putDefinition(callOf(call), await definitionBody(call), call.context);
+    handlers[`GET /api/${kind}/:name/revisions`] = (call) =>
+      listRevisions(callOf(call), call.context);
+    handlers[`GET /api/${kind}/:name/revisions/:revision`] = (call) =>
+      getRevision(callOf(call), param(call, "revision"), call.context);
+    handlers[`POST /api/${kind}/:name/rollback`] = async (call) =>
+      await rollBack(callOf(call), await definitionBody(call), call.context);
     handlers[`DELETE /api/${kind}/:name`] = (call) => deleteDefinition(callOf(call), call.context);
   }
   return handlers;

@@ -13,11 +13,11 @@ export function liveResponse(): Response {
 
 /** Whether traffic may come. */
 export function readyResponse({ gateway, stopping }: HttpContext): Response {
-  const { ready, reasons } = gateway.readiness();
+  const { ready, reasons, warnings } = gateway.readiness();
   const all = stopping.aborted
     ? [...reasons, { code: "stopping", detail: "the server is stopping" }]
     : reasons;
   const isReady = ready && !stopping.aborted;
-  const body = JSON.stringify({ status: isReady ? "ready" : "not-ready", reasons: all });
+  const body = JSON.stringify({ status: isReady ? "ready" : "not-ready", reasons: all, warnings });
   return new Response(body, { status: isReady ? 200 : 503, headers: HEADERS });
 }

@@ -12,6 +12,10 @@ import { decodeText, encodeText } from "../message.ts";
 
 /** A name's holder can be asked to let go. */
 export interface NameHolder {
+  /** Which client it says to be, over all of its connections; null when it does not say. */
+  readonly client: string | null;
+  /** When its connection began, on the monotonic clock. */
+  readonly openedMs: number;
   /** Another connection wants the name: end, and release it. */
   readonly takenOver: () => void;
   /** Progress could not be kept: it is tried again with the next ack. */
@@ -35,12 +39,19 @@ export class DurableNames {
     this.#clock = clock;
   }
 
-  /** Takes a name, from another connection if need be. Release it in every case. */
+  /**
+   * Takes a name, from another connection if need be. Release it in every case.
+   * @throws ConflictError the same client holds it by a later connection: what a stalled network
+   *   delivers late must not take the name from where the client is now.
+   */
   async claim(subject: string, name: string, holder: NameHolder): Promise<NameClaim> {
     const key = `client/${encodeURIComponent(subject)}/${name}`;
     for (;;) {
       const before = this.#claims.get(key);
       if (before === undefined) break;
+      if (isLate(holder, before.holder)) {
+        throw new ConflictError("conflict", "a later connection of this client holds the name");
+      }
       before.holder.takenOver();
       await before.released;
     }
@@ -51,6 +62,23 @@ export class DurableNames {
     });
     this.#claims.set(key, claim);
     return claim;
+  }
+
+  /**
+   * Forgets the names that nobody has used for 30 days; how many. One that is held is in use,
+   * whatever its state says. @throws StorageError they stay until the next time.
+   */
+  async sweep(): Promise<number> {
+    const nowMs = this.#clock.nowMs();
+    const forgotten: Promise<void>[] = [];
+    for (const key of this.#states.keys("client/")) {
+      const saved = savedOf(await this.#states.load(key));
+      const isOver = saved !== null && nowMs - saved.usedAtMs > nameUnusedMsMax;
+      // Removed in the same turn as it was seen: nobody can have taken it up in between.
+      if (isOver && !this.#claims.has(key)) forgotten.push(this.#states.save([[key, null]]));
+    }
+    await Promise.all(forgotten);
+    return forgotten.length;
   }
 }
 
@@ -148,6 +176,12 @@ export class NameClaim {
   #record(stream: string, cursor: Cursor): Saved {
     return { stream, cursor: encodeCursor(cursor), usedAtMs: this.#tools.clock.nowMs() };
   }
+}
+
+function isLate(holder: NameHolder, before: NameHolder): boolean {
+  return (
+    holder.client !== null && holder.client === before.client && holder.openedMs < before.openedMs
+  );
 }
 
 function savedOf(bytes: Uint8Array | null): Saved | null {

@@ -8,7 +8,6 @@ import { parseJson } from "../json.ts";
 import { batchMessagesMax, problemsMax } from "../limits.ts";
 import { type Draft, MESSAGE_MEMBERS, MessageReader } from "./message-input.ts";
 
-const NEWLINE = 10;
 const BOM = 0xfeff;
 const KNOWN = [...MESSAGE_MEMBERS, "timestamp"] as const;
 
@@ -16,13 +15,15 @@ const KNOWN = [...MESSAGE_MEMBERS, "timestamp"] as const;
 export function parseLines(body: Uint8Array, nowMs: number): readonly Draft[] {
   const bytes = Buffer.from(body.buffer, body.byteOffset, body.byteLength);
   if (!isUtf8(bytes)) throw new InvalidError("the body is not UTF-8");
+  // Decoded once: lines are then slices of one text, which costs a tenth of decoding each.
+  const all = bytes.toString("utf8");
   const drafts: Draft[] = [];
   const errors: InvalidDetail[] = [];
   let line = 0;
-  for (let start = 0; start < bytes.length && errors.length < problemsMax; ) {
-    const newline = bytes.indexOf(NEWLINE, start);
-    const end = newline === -1 ? bytes.length : newline;
-    const text = bytes.toString("utf8", start, end).trim();
+  for (let start = 0; start < all.length && errors.length < problemsMax; ) {
+    const newline = all.indexOf("\n", start);
+    const end = newline === -1 ? all.length : newline;
+    const text = trimmed(all.slice(start, end));
     line++;
     start = end + 1;
     if (text === "") continue;
@@ -36,6 +37,15 @@ export function parseLines(body: Uint8Array, nowMs: number): readonly Draft[] {
   throw new InvalidError(`line ${first.line ?? 0}: ${first.detail}`, errors.slice(0, problemsMax));
 }
 
+const OPENING = 0x7b;
+const CLOSING = 0x7d;
+
+/** Without the space around it; a usual line has none, and is not copied. */
+function trimmed(line: string): string {
+  const isBare = line.charCodeAt(0) === OPENING && line.charCodeAt(line.length - 1) === CLOSING;
+  return isBare ? line : line.trim();
+}
+
 function parseLine(text: string, line: number, errors: InvalidDetail[], nowMs: number): Draft {
   const reader = new MessageReader(`/${line}`, line);
   const members = membersOf(text, reader);
@@ -43,8 +53,9 @@ function parseLine(text: string, line: number, errors: InvalidDetail[], nowMs: n
   const { timestamp = nowMs } = members;
   const isTime = typeof timestamp === "number" && Number.isSafeInteger(timestamp);
   if (!isTime) reader.add("/timestamp", "expected Unix milliseconds");
-  errors.push(...reader.errors);
-  return { ...draft, timestampMs: isTime ? timestamp : nowMs };
+  if (reader.errors.length > 0) errors.push(...reader.errors);
+  const { key, headers, properties, body } = draft;
+  return { key, headers, properties, body, timestampMs: isTime ? timestamp : nowMs };
 }
 
 function membersOf(text: string, reader: MessageReader): Readonly<Record<string, unknown>> {

@@ -67,12 +67,46 @@ const Message = object(
 );
 
 const Grant: Schema = {
-  anyOf: [TEXT, object({ stream: TEXT, key: TEXT_OR_NULL }, ["stream"])],
-  description: "STREAM, STREAM:KEY, or both as members",
+  anyOf: [TEXT, object({ stream: TEXT, key: TEXT_OR_NULL, where: TEXT }, ["stream"])],
+  description: "STREAM, STREAM:KEY, or members; `where` is CEL over the message and `claims`",
 };
 
 /** The schemas, by name. */
+/** Which dead letters, and for a retry also how. */
+const Pick = object(
+  {
+    place: { ...TEXT, description: "One of them: PARTITION/OFFSET" },
+    all: { type: "boolean" },
+    target: TEXT,
+    where: { ...TEXT, description: "CEL over the dead letters" },
+    reason: { ...TEXT, description: "Text that stands in the reason, in any case" },
+    from: TEXT,
+    to: TEXT,
+    set: { type: "object", description: "A change to make first, as in a rule" },
+    again: { type: "boolean", description: "Also those that were sent again or dropped" },
+    rate: { ...TEXT, description: "Such as 100/s" },
+    dryRun: { type: "boolean" },
+  },
+  [],
+);
+
+const Replay = object(
+  {
+    stream: { ...TEXT, description: "The rule's own when it is not there" },
+    rule: TEXT,
+    target: TEXT,
+    from: TEXT,
+    to: TEXT,
+    where: TEXT,
+    rate: TEXT,
+    dryRun: { type: "boolean" },
+  },
+  ["rule", "from"],
+);
+
 export const SCHEMAS: Readonly<Record<string, Schema>> = {
+  Pick,
+  Replay,
   OneReceipt,
   Receipt: { anyOf: [named("OneReceipt"), list(named("OneReceipt"))] },
   Message,
@@ -101,7 +135,13 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
   ),
   List: object({ items: list({ type: "object" }), next: TEXT_OR_NULL }, ["items", "next"]),
   Definition: object(
-    { name: TEXT, revision: COUNT, document: { type: "object" }, status: { type: "object" } },
+    {
+      name: TEXT,
+      revision: COUNT,
+      project: { type: ["string", "null"] },
+      document: { type: "object" },
+      status: { type: "object" },
+    },
     ["name", "revision", "document", "status"],
   ),
   Definitions: {
@@ -156,6 +196,13 @@ export const SCHEMAS: Readonly<Record<string, Schema>> = {
       token: { type: "string", description: "Shown this once and stored nowhere" },
     },
     ["name", "token"],
+  ),
+  Ticket: object(
+    {
+      ticket: { type: "string", description: "For `?ticket=` or the subprotocol `ticket.TICKET`" },
+      expiresAt: COUNT,
+    },
+    ["ticket", "expiresAt"],
   ),
   Verification: object(
     {

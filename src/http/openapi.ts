@@ -24,6 +24,15 @@ const QUERY: Readonly<Record<string, readonly [string, Json]>> = {
     "Answer what would happen, and do nothing",
     { type: "string", enum: ["1", "0", "true", "false"] },
   ],
+  why: ["Why the change is made, for the record", { type: "string" }],
+  preview: [
+    "With dryRun: run changed rules over what the last hour or so brought",
+    { type: "string", examples: ["1h"] },
+  ],
+  last: ["From so long ago", { type: "string", examples: ["1h"] }],
+  limit: ["At most so many messages", { type: "integer", minimum: 1 }],
+  against: ["The revision to compare with", { type: "integer", minimum: 1 }],
+  rule: ["Only this rule", { type: "string" }],
   prune: [
     "Delete what the file's project made before and no longer names",
     { type: "string", enum: ["1", "0", "true", "false"] },
@@ -51,6 +60,9 @@ const MEDIA: Readonly<Record<BodyName, readonly string[]>> = {
   Document: ["application/json", "application/yaml"],
   Definitions: ["application/json", "application/yaml"],
   NewToken: ["application/json"],
+  Rollback: ["application/json"],
+  Pick: ["application/json"],
+  Replay: ["application/json"],
 };
 
 const BODY_SCHEMAS: Readonly<Record<BodyName, Json>> = {
@@ -59,6 +71,13 @@ const BODY_SCHEMAS: Readonly<Record<BodyName, Json>> = {
   Document: { type: "object" },
   Definitions: reference("Definitions"),
   NewToken: reference("NewToken"),
+  Rollback: {
+    type: "object",
+    properties: { to: { type: ["integer", "null"] }, why: { type: ["string", "null"] } },
+    additionalProperties: false,
+  },
+  Pick: reference("Pick"),
+  Replay: reference("Replay"),
 };
 
 const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = {
@@ -69,6 +88,15 @@ const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = 
   List: ["A page of items", "application/json"],
   Definition: ["The definition and how it stands", "application/json"],
   Applied: ["What became of each definition", "application/json"],
+  Revision: ["The revision, its document and its difference", "application/json"],
+  Preview: ["Lines: progress, and the result as the last one", "application/x-ndjson"],
+  BridgeTest: ["What was looked at, and what is wrong with it", "application/json"],
+  Explanations: ["What each rule makes of the message", "application/json"],
+  Operated: ["What was done, or would be", "application/json"],
+  DeadLetter: ["The dead letter and the message as it was", "application/json"],
+  Survey: ["What the job would do", "application/json"],
+  Job: ["The job and how far it has come", "application/json"],
+  Ticket: ["The ticket, good for one use", "application/json"],
   Token: ["The token, shown this once", "application/json"],
   Verification: ["Whether the signature holds, with which key", "application/json"],
   Health: ["How it stands", "application/json"],
@@ -84,13 +112,17 @@ const PROBLEMS: Readonly<Record<number, string>> = {
   401: "No token or signature, or one that is not valid",
   403: "The token does not allow it",
   404: "There is no such thing",
+  405: "Another method than is taken",
+  408: "The body came too slowly",
   409: "Still in use",
   412: "Another state than the condition says",
   413: "Too large",
+  415: "A type or coding that is not taken",
   416: "The offset is past the end",
   422: "The definition is not valid, or the idempotency key was used with another body",
   426: "This is a WebSocket",
   429: "Too much at once",
+  431: "The headers are too large",
   503: "The log or the database can't be used now",
 };
 

@@ -1,7 +1,9 @@
 /**
  * The sending side of one socket. Bun tells with each send whether it was taken (bytes), taken
- * with backpressure (-1) or dropped (0): messages stop at the first -1 until the client has read,
- * and what was dropped counts as not sent. Memory stays within one frame beyond that.
+ * with backpressure (-1) or dropped (0): messages stop at the first -1 until the client has read
+ * all of it, and what was dropped counts as not sent. What waits for a client that does not read is
+ * one frame and the part of one write (16 KiB) that the kernel had no room for: frames to come are
+ * not made before there is room.
  */
 import type { ServerWebSocket } from "bun";
 import { socketUnreadBytesMax } from "../limits.ts";
@@ -46,15 +48,16 @@ export class Outbox {
   }
 
   /**
-   * Sends texts from `start` on, in one write where possible; the index of the first that was not
-   * sent. Less than all: wait for `ready` and go on there.
+   * Sends up to `count` texts in one write where possible, each made when there is room for it;
+   * how many were taken or are null, which is nothing to send. Less than all: wait for `ready`.
    */
-  send(texts: readonly string[], start: number): number {
-    let index = start;
+  send(count: number, textAt: (index: number) => string | null): number {
+    let index = 0;
     if (!this.#isOpen || this.#isBlocked) return index;
     this.#socket.cork(() => {
-      while (index < texts.length && !this.#isBlocked) {
-        const code = this.#socket.send(texts[index] ?? "");
+      while (index < count && !this.#isBlocked) {
+        const text = textAt(index);
+        const code = text === null ? 1 : this.#socket.send(text);
         if (code <= 0) this.#isBlocked = true;
         if (code === 0) return;
         index++;
@@ -71,8 +74,9 @@ export class Outbox {
     return promise;
   }
 
-  /** The client has read what was waiting. */
+  /** The client has read some of what was waiting; there is room once it has read all. */
   drained(): void {
+    if (this.#socket.getBufferedAmount() > 0) return;
     this.#isBlocked = false;
     this.#unreadBytes = 0;
     this.#wake();

@@ -11,10 +11,21 @@ import { textResponse } from "./verify/handshake.ts";
 
 const MINUTE_MS = 60_000;
 
+/**
+ * Whether a POST only asks for one of its parameters back, as Microsoft Graph does: the parameter
+ * is there and the body is empty. A webhook with a body is never taken for one.
+ */
+export function isChallenge({ document }: HookFace, { url, headers }: Request): boolean {
+  if (document.challenge === null || !url.includes("?")) return false;
+  const length = headers.get("content-length");
+  const isEmpty = length === "0" || (length === null && headers.get("transfer-encoding") === null);
+  return isEmpty && new URLSearchParams(splitUrl(url).query).has(document.challenge.parameter);
+}
+
 /** The answer; null: it is a webhook and has to be taken. @throws UnauthorizedError */
 export async function probeAnswer(hook: HookFace, request: Request): Promise<Response | null> {
   const { method } = request;
-  if (method === "GET") {
+  if (method === "GET" || method === "POST") {
     const challenge = await challengeAnswer(hook, request.url);
     if (challenge !== null) return challenge;
   }

@@ -14,10 +14,13 @@ import {
   GatewayError,
   HookUnavailableError,
   InvalidError,
+  KeysUnavailableError,
   LimitError,
   NotFoundError,
   OffsetError,
+  RequestError,
   StorageError,
+  StreamFullError,
   UnauthorizedError,
 } from "../errors.ts";
 import { problemsMax } from "../limits.ts";
@@ -35,6 +38,8 @@ export interface Problem {
 const PROBLEM_TYPE = "application/problem+json";
 /** How long callers should wait for a disk or a database. Seconds. */
 const STORAGE_RETRY_S = 1;
+/** How long callers should wait for a rule to go on. Seconds. */
+const FULL_RETRY_S = 5;
 const DATABASE_RETRY_S = 5;
 
 const TITLES: Readonly<Record<string, string>> = {
@@ -52,8 +57,12 @@ const TITLES: Readonly<Record<string, string>> = {
   "too-large": "Too large",
   "offset-out-of-range": "The offset is out of range",
   "rate-limited": "Too much at once",
+  "too-slow": "The body came too slowly",
+  "unsupported-media-type": "A type or coding that is not taken",
+  "headers-too-large": "The headers are too large",
   "storage-unavailable": "The log can't be used now",
   "hook-unavailable": "The hook can't check its senders now",
+  "keys-unavailable": "Tokens can't be checked now",
   "database-unavailable": "Definitions can't be read or changed now",
   "upgrade-required": "This is a WebSocket",
   internal: "A failure of the gateway itself",
@@ -103,7 +112,7 @@ export function explained(
 
 function isOfDisk(error: GatewayError): boolean {
   return error instanceof StorageError
-    ? !(error.cause instanceof LimitError)
+    ? !(error.cause instanceof LimitError) && !(error instanceof StreamFullError)
     : error instanceof CorruptionError;
 }
 
@@ -142,6 +151,12 @@ const TABLE: readonly {
           headers: { "retry-after": retryAfter(error.retryAfterMs) },
         },
   ),
+  row(RequestError, ({ code, message, headers }) => ({
+    status: { "too-slow": 408, "unsupported-media-type": 415, "headers-too-large": 431 }[code],
+    code,
+    detail: message,
+    headers,
+  })),
   row(OffsetError, (error) => ({
     status: 416,
     code: error.code,
@@ -153,6 +168,11 @@ const TABLE: readonly {
     code: error.code,
     detail: error.message,
     members: { gap: { from: error.from, to: error.to, reason: error.reason } },
+  })),
+  row(StreamFullError, (error) => ({
+    ...unavailable("storage-unavailable", FULL_RETRY_S),
+    detail: error.message,
+    members: { rule: error.rule },
   })),
   row(StorageError, (error) => ({
     ...unavailable("storage-unavailable", STORAGE_RETRY_S),
@@ -168,6 +188,10 @@ const TABLE: readonly {
   })),
   row(HookUnavailableError, (error) => ({
     ...unavailable("hook-unavailable", DATABASE_RETRY_S),
+    detail: error.message,
+  })),
+  row(KeysUnavailableError, (error) => ({
+    ...unavailable("keys-unavailable", DATABASE_RETRY_S),
     detail: error.message,
   })),
   row(DatabaseError, (error) => ({

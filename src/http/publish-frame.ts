@@ -5,7 +5,7 @@
 import type { Message } from "../message.ts";
 import type { Principal } from "../rules/store/roles.ts";
 import { settledReceipt, whenDurable, writableStream } from "./append.ts";
-import { requireWrite } from "./auth.ts";
+import { admitWrite } from "./auth.ts";
 import type { PublishFrame } from "./frames.ts";
 import { dedupeKeyOf, publishOrigin } from "./publish.ts";
 import type { HttpServices } from "./services.ts";
@@ -22,13 +22,12 @@ export function publishFrame(
 ): Promise<string> {
   const { id, ref } = frame;
   const stream = writableStream(services, frame.stream);
-  requireWrite(principal, stream.name, frame.message.key);
-  const message: Message = {
+  const message = admitWrite<Message>(principal, stream.name, {
     ...frame.message,
     id: id ?? services.ids(),
     timestampMs: services.clock.nowMs(),
-    origin: publishOrigin("socket", stream.name),
-  };
+    origin: publishOrigin("socket", stream.name, principal),
+  });
   const dedupeKey = id === null ? null : dedupeKeyOf(principal, id);
   const { durable, receipt } = stream.appendOne(message, { dedupeKey });
   const answer = async (): Promise<string> => {

@@ -2,11 +2,11 @@
  * `POST /streams/:stream/messages`: the body's bytes as one message, or many messages as NDJSON or
  * a CloudEvents batch. Answered once everything is on disk; all of a call is taken or nothing.
  */
-import type { BunRequest } from "bun";
+import type { BunRequest, Server } from "bun";
 import { GatewayError, InvalidError } from "../errors.ts";
 import { batchRequestBytesMax, dedupeKeyBytesMax, bodyBytesMax } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
-import type { Header, Message, Origin } from "../message.ts";
+import { type Header, type Message, type Origin, sharedOrigin } from "../message.ts";
 import type { Principal } from "../rules/store/roles.ts";
 import {
   acceptedResponse,
@@ -18,38 +18,39 @@ import {
   whenDurable,
   writableStream,
 } from "./append.ts";
-import { callerOf, requireWrite } from "./auth.ts";
+import { callerOf, admitWrite } from "./auth.ts";
 import { binaryEvent, eventMode, parseBatch, parseStructured } from "./cloudevents.ts";
-import { contentProperties } from "./hooks.ts";
 import type { Draft } from "./message-input.ts";
 import { parseLines } from "./ndjson.ts";
 import { failureResponse } from "./problem.ts";
-import { headerBytes, Query, readBody, type TimeoutServer } from "./request.ts";
-import type { HttpServices } from "./services.ts";
+import { contentProperties, headerBytes, Query, readBody, type TimeoutServer } from "./request.ts";
+import type { HttpContext } from "./services.ts";
 
 /** The answer to a publish. */
 export type PublishHandler = (
   request: BunRequest<"/streams/:stream/messages">,
-  server: TimeoutServer,
+  server: CallServer,
 ) => Promise<Response>;
+
+type CallServer = TimeoutServer & Pick<Server<unknown>, "requestIP">;
 
 const HEADER_PREFIX = "isthmus-header-";
 const NDJSON = /^application\/(x-ndjson|ndjson|jsonl|x-jsonlines)\s*(;|$)/i;
 
 interface Call {
   readonly request: Request;
-  readonly server: TimeoutServer;
-  readonly services: HttpServices;
+  readonly server: CallServer;
+  readonly services: HttpContext;
   readonly principal: Principal;
   readonly stream: Stream;
 }
 
 /** Makes the handler. */
-export function publishHandler(services: HttpServices): PublishHandler {
+export function publishHandler(services: HttpContext): PublishHandler {
   const counts = services.telemetry.intake("publish");
   return async (request, server) => {
     try {
-      const principal = await callerOf(request, services.tokens);
+      const principal = await callerOf(request, services.callers);
       const stream = writableStream(services, request.params.stream);
       const { messages, response } = await publish({
         request,
@@ -70,12 +71,22 @@ export function publishHandler(services: HttpServices): PublishHandler {
 
 async function publish(call: Call): Promise<{ messages: number; response: Response }> {
   const { drafts, isList } = await draftsOf(call);
-  for (const draft of drafts) requireWrite(call.principal, call.stream.name, draft.key);
-  const messages = drafts.map((draft) => messageOf(draft, call));
+  countCall(call, drafts);
+  const origin = sharedOrigin(publishOrigin("http", call.stream.name, call.principal));
+  const messages = drafts.map((draft) => messageOf(draft, origin, call));
   const receipts = await append(messages, call, isList);
   const texts = receipts.map(receiptJson);
   const text = isList ? `[${texts.join(",")}]` : (texts[0] ?? "");
   return { messages: messages.length, response: acceptedResponse(text) };
+}
+
+/** @throws ClientLimitError the caller or its address has sent more than it may in this time. */
+function countCall({ request, server, services, principal }: Call, drafts: readonly Draft[]): void {
+  const { clients, proxies } = services;
+  if (!clients.isRated) return;
+  const { address } = proxies.caller(request.headers, server.requestIP(request)?.address ?? null);
+  const bytes = drafts.reduce((sum, { body }) => sum + (body?.length ?? 0), 0);
+  clients.call({ address, subject: principal.subject }, drafts.length, bytes);
 }
 
 /** The messages of a request; with `isList` the answer is a list, however many they are. */
@@ -115,13 +126,20 @@ function rawDraft(from: Headers, body: Uint8Array, timestampMs: number): Draft {
 }
 
 /** The origin of what clients publish to a stream. */
-export function publishOrigin(bridge: "http" | "socket", stream: string): Origin {
-  return { bridge, address: stream, partition: null, offset: null, hops: [] };
+export function publishOrigin(
+  bridge: "http" | "socket",
+  stream: string,
+  principal: Principal,
+): Origin {
+  const origin = { bridge, address: stream, partition: null, offset: null, hops: [] };
+  return principal.role === null ? { ...origin, principal: principal.subject } : origin;
 }
 
-function messageOf(draft: Draft, call: Call): Message {
-  const origin = publishOrigin("http", call.stream.name);
-  return { ...draft, id: call.services.ids(), origin };
+function messageOf(draft: Draft, origin: Origin, call: Call): Message {
+  const { key, properties, headers, body, timestampMs } = draft;
+  const id = call.services.ids();
+  const message = { id, key, properties, headers, body, timestampMs, origin };
+  return admitWrite(call.principal, call.stream.name, message);
 }
 
 async function append(messages: readonly Message[], call: Call, isList: boolean) {

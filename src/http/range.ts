@@ -9,6 +9,7 @@ import type { Stream } from "../log/stream.ts";
 import { InvalidError } from "../errors.ts";
 import { encodeText, type StoredMessage } from "../message.ts";
 import { compileExpression, type Expression } from "../rules/expression.ts";
+import { isWithin, type Reach } from "../rules/store/roles.ts";
 
 /** Which messages a client wants, and how it wants them shown. */
 export class Selection {
@@ -16,9 +17,18 @@ export class Selection {
   readonly form: BodyForm;
   readonly #where: Expression | null;
   readonly #keyBytes: Uint8Array | null;
+  /** What the caller may read at all. */
+  #reach: Reach;
 
   /** @throws InvalidError `where` does not compile (line and column), or `as` is unknown. */
-  constructor(wanted: { key: string | null; where: string | null; as: string | null }) {
+  constructor(
+    wanted: {
+      readonly key: string | null;
+      readonly where: string | null;
+      readonly as: string | null;
+    },
+    reach: NonNullable<Reach>,
+  ) {
     const { key, where, as } = wanted;
     if (as !== null && as !== "json") {
       throw new InvalidError('as: expected "json"', [
@@ -26,14 +36,25 @@ export class Selection {
       ]);
     }
     this.key = key;
+    this.#reach = reach;
     this.form = as === "json" ? "json" : "bytes";
     this.#where = where === null ? null : compileWhere(where);
     this.#keyBytes = key === null ? null : encodeText(key);
   }
 
+  /** The one key that is wanted, as bytes; null: any. */
+  get keyBytes(): Uint8Array | null {
+    return this.#keyBytes;
+  }
+
   /** Whether anything may be left out. */
   get isPartial(): boolean {
-    return this.#where !== null || this.#keyBytes !== null;
+    return this.#where !== null || this.#keyBytes !== null || this.#reach !== "all";
+  }
+
+  /** From here on the caller may read this much, which may be nothing. */
+  restrict(reach: Reach): void {
+    this.#reach = reach;
   }
 
   /** Whether the client gets this message; a `where` that fails says no. */
@@ -42,6 +63,7 @@ export class Selection {
       const { key } = message;
       if (key === null || Buffer.compare(key, this.#keyBytes) !== 0) return false;
     }
+    if (this.#reach !== "all" && !isWithin(this.#reach, message)) return false;
     return this.#where === null || this.#where.test(message) === "yes";
   }
 }
@@ -76,15 +98,19 @@ export interface Range {
   readonly atEnd: boolean;
 }
 
+/** What a range covers; messages of other keys than the selection's may be left out. */
+export interface RangeBounds {
+  readonly only: number | null;
+  readonly end: Cursor | null;
+  readonly selection?: Selection;
+}
+
 /** The range from a cursor on; `end` bounds it, null leaves it open. */
-export function openRange(
-  stream: Stream,
-  from: Cursor,
-  options: { readonly only: number | null; readonly end: Cursor | null },
-): Range {
-  const { only, end } = options;
-  if (end === null) return new StreamReader(stream, from, only);
-  return new BoundedRange(stream, from, { only, end });
+export function openRange(stream: Stream, from: Cursor, bounds: RangeBounds): Range {
+  const { only, end, selection } = bounds;
+  const key = selection?.keyBytes ?? null;
+  if (end === null) return new StreamReader(stream, from, { only, key });
+  return new BoundedRange(stream, from, { only, end, key });
 }
 
 interface Part {
@@ -98,13 +124,18 @@ class BoundedRange implements Range {
   readonly #from: Cursor;
   readonly #parts: readonly Part[];
 
-  constructor(stream: Stream, from: Cursor, range: { only: number | null; end: Cursor }) {
+  constructor(
+    stream: Stream,
+    from: Cursor,
+    range: { only: number | null; end: Cursor; key: Uint8Array | null },
+  ) {
     this.#from = from;
+    const { key } = range;
     const indexes = range.only === null ? [...stream.partitions.keys()] : [range.only];
     this.#parts = indexes.map((index) => {
       const here = stream.partitions[index]?.offsetEnd ?? 0;
       const end = Math.min(range.end[index]?.offset ?? here, here);
-      return { index, reader: new StreamReader(stream, from, index), end };
+      return { index, reader: new StreamReader(stream, from, { only: index, key }), end };
     });
   }
 

@@ -4,6 +4,7 @@
  * included.
  */
 import { type Clock, nextTurn } from "../clock.ts";
+import { UnauthorizedError } from "../errors.ts";
 import {
   readBytesMax,
   readMessagesDefault,
@@ -17,7 +18,7 @@ import { type Cursor, encodeCursor } from "../log/cursor.ts";
 import type { Gap, StreamBatch } from "../log/stream-reader.ts";
 import type { Stream } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
-import type { Principal } from "../rules/store/roles.ts";
+import { type Principal, readReach } from "../rules/store/roles.ts";
 import { readableStream } from "./append.ts";
 import { requireRead } from "./auth.ts";
 import { messageJson } from "./message-json.ts";
@@ -37,6 +38,8 @@ export interface ReadRequest {
   readonly gaps: readonly Gap[];
   readonly end: Cursor | null;
   readonly selection: Selection;
+  /** Who reads, for answers that take long; what is read and what of it was asked for. */
+  readonly principal: Principal;
   /** Null: not said. */
   readonly max: number | null;
   readonly waitMs: number;
@@ -57,10 +60,10 @@ export interface ReadCall {
 export async function readRequest(call: ReadCall, context: HttpContext): Promise<ReadRequest> {
   const query = new Query(call.url, PARAMETERS);
   const key = query.text("key");
-  requireRead(call.principal, call.streamName, key);
+  const reach = requireRead(call.principal, call.streamName, key);
   const stream = readableStream(context, call.streamName);
   const only = query.count("partition", { min: 0, max: stream.partitions.length - 1 });
-  const selection = new Selection({ key, where: query.text("where"), as: query.text("as") });
+  const selection = new Selection({ key, where: query.text("where"), as: query.text("as") }, reach);
   const max = query.count("max", { min: 1, max: readMessagesMax });
   const waitMs = query.durationMs("wait", readWaitMsMax) ?? 0;
   const place = { stream, partition: only, nowMs: context.clock.nowMs() };
@@ -68,7 +71,36 @@ export async function readRequest(call: ReadCall, context: HttpContext): Promise
   const wanted = await placeCursor(from, { ...place, name: "from" });
   const to = query.text("to");
   const end = to === null ? null : await placeCursor(to, { ...place, name: "to" });
-  return { stream, only, ...adjusted(stream, wanted, only), end, selection, max, waitMs };
+  const { principal } = call;
+  return {
+    stream,
+    only,
+    ...adjusted(stream, wanted, only),
+    end,
+    selection,
+    principal,
+    max,
+    waitMs,
+  };
+}
+
+/**
+ * Ends an answer that takes long when its caller may not have it any more; other grants count at
+ * once. `ended` is told why. Call what it gives once the answer has ended.
+ */
+export function watchReader(
+  { principal, stream, selection }: ReadRequest,
+  { callers }: Pick<HttpContext, "callers">,
+  ended: (reason: UnauthorizedError) => void,
+): () => void {
+  return callers.watch(principal, (standing) => {
+    if (typeof standing === "string") {
+      return ended(new UnauthorizedError(`the token does not count any more: ${standing}`));
+    }
+    const reach = readReach(standing, stream.name, selection.key);
+    selection.restrict(reach);
+    if (reach === null) ended(new UnauthorizedError("the token does not allow this any more"));
+  });
 }
 
 /** The page that a request asks for. `signal` aborts when the caller has gone. */
@@ -81,12 +113,20 @@ export async function readPage(
   const page = new Page(request, range, context.clock);
   const waiting = AbortSignal.any([signal, context.stopping, page.waited]);
   const timer = page.startWaiting(request.waitMs);
+  const refused: UnauthorizedError[] = [];
+  const unwatch = watchReader(request, context, (reason) => {
+    refused.push(reason);
+    page.endWaiting();
+  });
   try {
     await page.fill(waiting);
   } finally {
+    unwatch();
     page.endWaiting();
     await timer;
   }
+  const [reason] = refused;
+  if (reason !== undefined) throw reason;
   const headers = { "content-type": "application/json", "cache-control": "no-store" };
   return new Response(page.text(), { headers });
 }

@@ -7,7 +7,7 @@
  */
 import { ForbiddenError, InvalidError, NotFoundError } from "../errors.ts";
 import { decodeText, encodeText, type StoredMessage } from "../message.ts";
-import { mayRead, mayWrite, type Principal } from "../rules/store/roles.ts";
+import { isWithin, type Principal, readReach, writeReach } from "../rules/store/roles.ts";
 import { readableStream, storedAt } from "./append.ts";
 import type { HttpServices } from "./services.ts";
 
@@ -34,7 +34,14 @@ export async function receiptResponse(
   const place = { partition: Number(path.partition), offset: Number(path.offset) };
   const message = await storedAt(stream, place);
   const key = message === null || message.key === null ? null : decodeText(message.key);
-  if (!mayRead(principal, path.stream, key) && !mayWrite(principal, path.stream, key)) {
+  const reaches = [
+    readReach(principal, path.stream, key),
+    writeReach(principal, path.stream, message?.key ?? null),
+  ];
+  const isAllowed = reaches.some((reach) => {
+    return message === null ? reach !== null : isWithin(reach, message);
+  });
+  if (!isAllowed) {
     throw new ForbiddenError(`this token may not ask for this message of stream ${path.stream}`);
   }
   if (message === null) throw notThere(stream, place);

@@ -5,6 +5,7 @@
 import { isUtf8 } from "node:buffer";
 import type { Server } from "bun";
 import { InvalidError, LimitError } from "../errors.ts";
+import type { Message } from "../message.ts";
 import { idleTimeoutS, shortBodyBytesMax } from "../limits.ts";
 import { parseDurationMs } from "../rules/units.ts";
 import { didYouMean } from "../rules/suggest.ts";
@@ -25,18 +26,34 @@ export function readBody(
   server: TimeoutServer,
   bytesMax: number,
 ): Promise<Uint8Array> {
-  const announced = request.headers.get("content-length");
-  if (announced === null) return readParts(request, server, bytesMax);
-  const length = Number(announced);
-  if (length > bytesMax) throw tooLarge(bytesMax);
-  if (length > shortBodyBytesMax) return readParts(request, server, bytesMax);
-  return request.bytes();
+  const length = announcedLength(request, bytesMax);
+  if (length !== null && length <= shortBodyBytesMax) return request.bytes();
+  return readParts(request, server, { bytesMax });
 }
 
-async function readParts(
+/** What a request says of its body's length; null: nothing. @throws LimitError it is too much. */
+export function announcedLength(request: Request, bytesMax: number): number | null {
+  const announced = request.headers.get("content-length");
+  if (announced === null) return null;
+  const length = Number(announced);
+  if (length > bytesMax) throw tooLarge(bytesMax);
+  return length;
+}
+
+/** How a body is read in parts. */
+export interface PartsReading {
+  readonly bytesMax: number;
+  /** Is told the length of each part before it is kept; what it throws ends the reading. */
+  readonly onPart?: (bytes: number) => void;
+  /** Ends the reading: nothing more is kept, and the body so far is lost. */
+  readonly signal?: AbortSignal;
+}
+
+/** A body part by part. @throws LimitError it is over `bytesMax`; nothing more of it is read. */
+export async function readParts(
   request: Request,
   server: TimeoutServer,
-  bytesMax: number,
+  { bytesMax, onPart, signal }: PartsReading,
 ): Promise<Uint8Array> {
   if (request.body === null) return EMPTY;
   const reader = request.body.getReader() as ReadableStreamDefaultReader<Uint8Array>;
@@ -47,9 +64,13 @@ async function readParts(
     const { done, value } = await reader.read();
     if (done) break;
     length += value.length;
-    if (length > bytesMax) {
+    try {
+      if (length > bytesMax) throw tooLarge(bytesMax);
+      signal?.throwIfAborted();
+      onPart?.(value.length);
+    } catch (error) {
       await reader.cancel();
-      throw tooLarge(bytesMax);
+      throw error;
     }
     parts.push(value);
   }
@@ -71,6 +92,15 @@ export function headerText(value: string): string {
   if (!NOT_ASCII.test(value)) return value;
   const bytes = Buffer.from(value, "latin1");
   return isUtf8(bytes) ? bytes.toString("utf8") : value;
+}
+
+/** What a request's headers say of its body; not its coding, when that was undone. */
+export function contentProperties(headers: Headers, isInflated = false): Message["properties"] {
+  const type = headers.get("content-type");
+  const encoding = isInflated ? null : headers.get("content-encoding");
+  if (encoding === null) return type === null ? {} : { contentType: headerText(type) };
+  const contentEncoding = headerText(encoding);
+  return type === null ? { contentEncoding } : { contentType: headerText(type), contentEncoding };
 }
 
 /** Query parameters. Unknown names are refused: a misspelt one must not read something else. */

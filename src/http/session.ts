@@ -5,27 +5,25 @@
  */
 import {
   ConflictError,
-  ForbiddenError,
   LimitError,
   NotFoundError,
+  TokenExpiredError,
   UnauthorizedError,
 } from "../errors.ts";
-import {
-  socketAuthMs,
-  socketPingMs,
-  socketPublishesMax,
-  socketSubscriptionsMax,
-} from "../limits.ts";
+import { limitedRetryMs, socketAuthMs, socketPingMs, socketPublishesMax } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
-import { mayRead, type Principal } from "../rules/store/roles.ts";
+import { type Principal, readReach } from "../rules/store/roles.ts";
 import { appendFailure, readableStream } from "./append.ts";
-import { requireRead } from "./auth.ts";
+import type { Admission } from "./admission.ts";
+import { type Credential, callerBy, requireRead } from "./auth.ts";
+import type { ConnectionCounts } from "./client-limits.ts";
 import { FrameQueue } from "./frame-queue.ts";
 import {
   type About,
   aboutOf,
   type ClientFrame,
   CLOSE,
+  closeReason,
   errorFrame,
   parseMembers,
   type PublishFrame,
@@ -41,15 +39,19 @@ import { explained } from "./problem.ts";
 import { publishFrame } from "./publish-frame.ts";
 import { Selection } from "./range.ts";
 import { encodeCursor } from "../log/cursor.ts";
-import type { HttpServices } from "./services.ts";
+import type { HttpContext } from "./services.ts";
 import { Subscription } from "./subscription.ts";
 
 /** What a session is made from. */
 export interface SessionParts {
-  readonly services: HttpServices;
+  readonly context: HttpContext;
   readonly names: DurableNames;
-  /** A token that came with the upgrade. */
-  readonly token: string | null;
+  readonly admission: Admission;
+  readonly counts: ConnectionCounts;
+  /** How far apart clients come back when connections break. Milliseconds. */
+  readonly spreadMs: () => number;
+  /** What came with the upgrade. */
+  readonly credential: Credential;
 }
 
 /** A socket as it lives. */
@@ -62,15 +64,24 @@ export class SocketSession {
   readonly #owned = new Set<Promise<void>>();
   readonly #queue = new FrameQueue((text) => this.#handle(text));
   #principal: Principal | null = null;
+  /** A token is being checked, or waits for that. */
+  #isAsking = false;
+  readonly #leaving = new AbortController();
   #ending: Promise<void> | null = null;
 
   constructor(socket: RawSocket, parts: SessionParts) {
-    this.id = parts.services.ids();
+    this.id = parts.context.ids();
     this.#parts = parts;
     this.#outbox = new Outbox(socket);
-    this.#openedMs = parts.services.clock.monotonicMs();
-    const { token } = parts;
-    if (token !== null) this.#queue.hold(this.#guarded({}, this.#authenticate(token)));
+    this.#openedMs = parts.context.clock.monotonicMs();
+    const { credential } = parts;
+    if (credential === null) return;
+    this.#queue.hold(this.#guarded({}, this.#authenticate(credential)));
+  }
+
+  /** Whether its caller is known. */
+  get isKnown(): boolean {
+    return this.#principal !== null;
   }
 
   /** Takes a frame. */
@@ -80,7 +91,9 @@ export class SocketSession {
       this.#outbox.answer(errorFrame({}, "invalid", "frames are text, one JSON object each"));
       return;
     }
-    if (!this.#queue.push(data)) this.close(CLOSE.unread, "more frames than can wait");
+    if (!this.#queue.push(data)) {
+      return this.close(CLOSE.unread, closeReason("more frames than can wait", limitedRetryMs));
+    }
   }
 
   /** The client has read what was waiting. */
@@ -101,21 +114,24 @@ export class SocketSession {
     return this.#ending;
   }
 
-  /** Looks at deadlines, the token and progress; called twice a second. */
+  /** Looks at deadlines, the caller and progress; called twice a second. */
   tick(): void {
-    const { clock, tokens } = this.#parts.services;
+    const { clock, callers } = this.#parts.context;
     const principal = this.#principal;
     if (principal === null) {
-      const isLate = clock.monotonicMs() - this.#openedMs > socketAuthMs;
+      // A token that waits for its turn is in time.
+      const isLate = clock.monotonicMs() - this.#openedMs > socketAuthMs && !this.#isAsking;
       if (isLate) this.close(CLOSE.authTimeout, "no auth in time");
       return;
     }
-    const { expiresAtMs } = principal;
-    if (expiresAtMs !== null && expiresAtMs <= clock.nowMs()) {
-      return this.close(CLOSE.expired, "the token has expired");
+    const standing = callers.standing(principal);
+    if (standing === "expired") return this.close(CLOSE.expired, "the token has expired");
+    if (standing === "revoked") return this.close(CLOSE.unauthorized, "the token was revoked");
+    if (standing === "changed") {
+      const spreadMs = this.#parts.context.random() * this.#parts.spreadMs();
+      return this.close(CLOSE.changed, closeReason("tokens are checked anew", spreadMs));
     }
-    if (!tokens.isStanding(principal))
-      return this.close(CLOSE.unauthorized, "the token was revoked");
+    if (standing !== principal && !this.#become(standing)) return;
     for (const subscription of this.#subscriptions.values()) subscription.tick();
   }
 
@@ -126,6 +142,8 @@ export class SocketSession {
   }
 
   async #end(): Promise<void> {
+    this.#leaving.abort();
+    this.#parts.counts.leave();
     // First what runs: a frame under way may be waiting for a name that one of these holds, by way
     // of another connection that waits for this one.
     await this.#stopAll();
@@ -142,6 +160,15 @@ export class SocketSession {
 
   /** Handles a frame; a promise when those behind it have to wait. It never rejects. */
   #handle(text: string): Promise<void> | null {
+    const waitMs = this.#parts.counts.take(1, text.length);
+    const pending = this.#handleNow(text);
+    if (waitMs === 0) return pending;
+    // Who sends faster than it may is read more slowly: nothing is refused or overtaken.
+    const pause = this.#parts.context.clock.sleep(waitMs, this.#leaving.signal);
+    return pending === null ? pause : pending.then(() => pause);
+  }
+
+  #handleNow(text: string): Promise<void> | null {
     let about: About = {};
     try {
       const members = parseMembers(text);
@@ -163,25 +190,29 @@ export class SocketSession {
   }
 
   #tellError(about: About, error: unknown): void {
-    const { problem } = explained(appendFailure(error), this.#parts.services.telemetry);
-    this.#outbox.answer(errorFrame(about, problem.code, problem.detail));
+    const failure = appendFailure(error);
+    const { problem } = explained(failure, this.#parts.context.telemetry);
+    this.#parts.context.telemetry.intake("socket").count(problem.code);
+    const retryMs = failure instanceof LimitError ? failure.retryAfterMs : null;
+    this.#outbox.answer(errorFrame(about, problem.code, problem.detail, retryMs));
   }
 
   #dispatch(frame: ClientFrame): Promise<void> | null {
     switch (frame.op) {
       case "auth":
-        return this.#authenticate(frame.token);
+        return this.#authenticate({ token: frame.token });
       case "ping":
         this.#outbox.answer('{"op":"pong"}');
         return null;
       case "subscribe":
-        return this.#subscribe(frame, this.#caller());
+        return this.#parts.admission.run(() => this.#subscribe(frame, this.#caller()));
       case "ack":
         this.#subscription(frame.sub).ack(frame.cursor);
         return null;
       case "unsubscribe": {
         const subscription = this.#subscription(frame.sub);
         this.#subscriptions.delete(frame.sub);
+        this.#parts.counts.unsubscribe();
         return subscription.stop();
       }
       case "publish":
@@ -201,34 +232,65 @@ export class SocketSession {
     return found;
   }
 
-  async #authenticate(token: string): Promise<void> {
-    const principal = await this.#parts.services.tokens.authenticate(token);
-    if (!this.#outbox.isOpen) return;
-    if (principal === null) {
-      this.#outbox.answer(errorFrame({}, "unauthorized", "this token is not valid"));
-      return this.close(CLOSE.unauthorized, "this token is not valid");
+  async #authenticate(credential: NonNullable<Credential>): Promise<void> {
+    const { admission, context, counts } = this.#parts;
+    this.#isAsking = true;
+    try {
+      const principal = await admission.run(() => callerBy(credential, context));
+      if (!this.#outbox.isOpen) return;
+      const before = this.#principal;
+      if (before !== null && before.subject !== principal.subject) {
+        return this.close(CLOSE.forbidden, "a connection belongs to one subject");
+      }
+      counts.identify(principal.subject);
+      if (!this.#become(principal)) return;
+      const told = { pingMs: socketPingMs, spreadMs: this.#parts.spreadMs() };
+      this.#outbox.answer(welcomeFrame(this.id, told));
+    } catch (error) {
+      this.#tellError({}, error);
+      this.#refuseCaller(error);
+    } finally {
+      this.#isAsking = false;
     }
-    const before = this.#principal;
-    if (before !== null && before.subject !== principal.subject) {
-      throw new ForbiddenError("a connection belongs to one subject: open another one");
+  }
+
+  /** A caller who is not let in: whether to come back, and when, is in the close. */
+  #refuseCaller(error: unknown): void {
+    const spreadMs = this.#parts.context.random() * this.#parts.spreadMs();
+    if (error instanceof TokenExpiredError) this.close(CLOSE.expired, "the token has expired");
+    else if (error instanceof UnauthorizedError) this.close(CLOSE.unauthorized, error.message);
+    else if (error instanceof LimitError) {
+      const retryMs = (error.retryAfterMs ?? limitedRetryMs) + spreadMs;
+      this.close(CLOSE.unread, closeReason(error.message, retryMs));
+    } else {
+      const retryMs = limitedRetryMs + spreadMs;
+      this.close(CLOSE.unavailable, closeReason("tokens can't be checked now", retryMs));
     }
+  }
+
+  /** Takes over what the caller may do; false: not what it does already, and it is closed. */
+  #become(principal: Principal): boolean {
     this.#principal = principal;
-    const isBeyond = [...this.#subscriptions.values()].some(({ stream, key }) => {
-      return !mayRead(principal, stream.name, key);
-    });
-    if (isBeyond) return this.close(CLOSE.forbidden, "the token does not allow a subscription");
-    this.#outbox.answer(welcomeFrame(this.id, socketPingMs));
+    for (const { selection, stream, key } of this.#subscriptions.values()) {
+      const reach = readReach(principal, stream.name, key);
+      selection.restrict(reach);
+      if (reach !== null) continue;
+      this.close(CLOSE.forbidden, "the token does not allow a subscription");
+      return false;
+    }
+    return true;
   }
 
   async #subscribe(frame: SubscribeFrame, principal: Principal): Promise<void> {
-    const { services, names } = this.#parts;
+    const { context, names, counts } = this.#parts;
     const { sub, name, where, as, key } = frame;
     this.#checkRoom(frame);
-    requireRead(principal, frame.stream, key);
-    const stream = readableStream(services, frame.stream);
-    const selection = new Selection({ key, where, as });
+    const reach = requireRead(principal, frame.stream, key);
+    const stream = readableStream(context, frame.stream);
+    const selection = new Selection({ key, where, as }, reach);
+    counts.subscribe();
     const claim =
-      name === null ? null : await names.claim(principal.subject, name, this.#holder(sub));
+      name === null ? null : await names.claim(principal.subject, name, this.#holder(frame));
     try {
       const { cursor, gaps } = await this.#beginning(frame, stream, claim);
       if (!this.#outbox.isOpen) {
@@ -241,8 +303,8 @@ export class SocketSession {
         selection,
         cursor,
         outbox: this.#outbox,
-        clock: services.clock,
-        telemetry: services.telemetry,
+        clock: context.clock,
+        telemetry: context.telemetry,
         durable: claim === null || name === null ? null : { name, claim, window: frame.window },
         failed: (error) => this.#lost(sub, error),
       });
@@ -252,6 +314,7 @@ export class SocketSession {
       }
       subscription.start();
     } catch (error) {
+      counts.unsubscribe();
       await claim?.release();
       throw error;
     }
@@ -261,7 +324,7 @@ export class SocketSession {
   async #beginning(frame: SubscribeFrame, stream: Stream, claim: NameClaim | null) {
     const saved = claim === null ? null : await claim.load(stream.name);
     if (saved !== null) return adjusted(stream, saved, null);
-    const nowMs = this.#parts.services.clock.nowMs();
+    const nowMs = this.#parts.context.clock.nowMs();
     const wanted = await placeCursor(frame.from, { stream, partition: null, nowMs, name: "from" });
     const beginning = adjusted(stream, wanted, null);
     await claim?.begin(stream.name, beginning.cursor);
@@ -275,18 +338,16 @@ export class SocketSession {
         "there is a subscription by that name: choose another one",
       );
     }
-    if (this.#subscriptions.size >= socketSubscriptionsMax) {
-      const message = `a connection has at most ${socketSubscriptionsMax} subscriptions`;
-      throw new LimitError("too-large", message);
-    }
     const isTaken = [...this.#subscriptions.values()].some((each) => each.name === name);
     if (name !== null && isTaken) {
       throw new ConflictError("conflict", "this connection reads by that name already");
     }
   }
 
-  #holder(sub: string) {
+  #holder({ sub, client }: SubscribeFrame) {
     return {
+      client,
+      openedMs: this.#openedMs,
       takenOver: () => {
         const message = "another connection goes on with this name";
         this.#outbox.answer(errorFrame({ sub }, "taken-over", message));
@@ -302,11 +363,12 @@ export class SocketSession {
     const subscription = this.#subscriptions.get(sub);
     if (subscription === undefined) return;
     this.#subscriptions.delete(sub);
+    this.#parts.counts.unsubscribe();
     this.#own(subscription.stop());
   }
 
   #publish(frame: PublishFrame): Promise<void> | null {
-    const pending = publishFrame(frame, this.#caller(), this.#parts.services);
+    const pending = publishFrame(frame, this.#caller(), this.#parts.context);
     const answered = this.#guarded({ ref: frame.ref }, this.#published(pending));
     this.#own(answered);
     return this.#owned.size < socketPublishesMax ? null : answered;

@@ -1,7 +1,7 @@
 /**
  * One subscription: a cursor over the log and a loop that reads on only when the client has taken
- * what was sent, and, under a name, has acked enough. Nothing is queued beyond one step, nothing
- * is dropped; what was not taken is sent again when the client has room.
+ * what was sent, and, under a name, has acked enough. Nothing is queued and nothing is dropped: for
+ * what the client has no room for, the cursor moves back, and it is read again when there is.
  */
 import { type Clock, nextTurn } from "../clock.ts";
 import { InvalidError } from "../errors.ts";
@@ -12,7 +12,7 @@ import type { Stream } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { cursorFrame, subscribedFrame } from "./frames.ts";
-import { messageMembers } from "./message-json.ts";
+import { framePrefix, messageFrame } from "./message-frame.ts";
 import type { NameClaim } from "./names.ts";
 import type { Outbox } from "./outbox.ts";
 import { cursorAtMessage } from "./position.ts";
@@ -37,13 +37,6 @@ export interface SubscriptionParts {
   readonly failed: (error: unknown) => void;
 }
 
-/** What is sent together: frames, where reading then stands, and whether a message was left out. */
-interface Step {
-  readonly texts: readonly string[];
-  readonly cursor: Cursor;
-  readonly endsUntold: boolean;
-}
-
 /** A running subscription. Start it once, stop it once. */
 export class Subscription {
   readonly #parts: SubscriptionParts;
@@ -64,8 +57,9 @@ export class Subscription {
 
   constructor(parts: SubscriptionParts) {
     this.#parts = parts;
-    this.#reader = new StreamReader(parts.stream, parts.cursor);
-    this.#prefix = `{"op":"message","sub":${JSON.stringify(parts.sub)},"cursor":"`;
+    const { stream, cursor, selection } = parts;
+    this.#reader = new StreamReader(stream, cursor, { key: selection.keyBytes });
+    this.#prefix = framePrefix(parts.sub);
     this.#done = parts.cursor;
     this.#acked = parts.cursor.map(({ offset }) => offset);
     this.#toldMs = parts.clock.monotonicMs();
@@ -73,6 +67,10 @@ export class Subscription {
 
   get stream(): Stream {
     return this.#parts.stream;
+  }
+
+  get selection(): Selection {
+    return this.#parts.selection;
   }
 
   get key(): string | null {
@@ -144,6 +142,10 @@ export class Subscription {
   tick(): void {
     const { sub, outbox, clock, durable } = this.#parts;
     durable?.claim.touch();
+    if (this.#reader.passOthers()) {
+      this.#done = this.#reader.cursor;
+      this.#hasUntold = true;
+    }
     if (!this.#hasUntold || clock.monotonicMs() - this.#toldMs < cursorTellMs) return;
     this.#tell();
     outbox.answer(cursorFrame(sub, encodeCursor(this.#done)));
@@ -164,8 +166,8 @@ export class Subscription {
           signal,
         });
         if (batch === null) return;
-        // From here on only texts are held: the batch keeps the whole chunk that it was read with.
-        if (!(await this.#send(this.#stepOf(batch)))) return;
+        if (batch.gaps.length > 0 && !(await this.#tellGaps(batch))) return;
+        this.#send(batch.messages);
         if (!this.#reader.atEnd) await nextTurn();
       }
     } catch (error) {
@@ -191,32 +193,30 @@ export class Subscription {
     wake?.();
   }
 
-  #stepOf(batch: StreamBatch): Step {
-    const { cursor } = this.#reader;
-    const last = batch.messages.at(-1);
-    return {
-      texts: [...this.#gapTexts(batch, cursor), ...this.#messageTexts(batch, cursor)],
-      cursor,
-      endsUntold: last !== undefined && !this.#isWanted(last),
-    };
-  }
-
-  /** Sends a step as the client takes it; false when the socket has closed. */
-  async #send({ texts, cursor, endsUntold }: Step): Promise<boolean> {
-    const { outbox, telemetry } = this.#parts;
-    const { signal } = this.#stop;
-    let sent = 0;
-    while (sent < texts.length) {
-      await outbox.ready();
-      if (signal.aborted || !outbox.isOpen) return false;
-      sent = outbox.send(texts, sent);
+  /** Sends as much as the client has room for; reading goes on behind that. */
+  #send(messages: readonly StoredMessage[]): void {
+    const { outbox, telemetry, selection, durable } = this.#parts;
+    const at = { prefix: this.#prefix, cursor: this.#reader.cursor };
+    const given: StoredMessage[] = [];
+    const count = outbox.send(messages.length, (index) => {
+      const message = messages[index];
+      if (message === undefined || !this.#isWanted(message)) return null;
+      given.push(message);
+      return messageFrame(message, selection.form, at);
+    });
+    const rest = messages[count];
+    if (rest !== undefined) {
+      if (given.at(-1) === rest) given.pop();
+      this.#reader.backTo(rest);
     }
-    this.#sent += texts.length;
-    telemetry.socketMessages += texts.length;
-    this.#done = cursor;
-    if (texts.length > 0) this.#tell();
-    if (endsUntold) this.#hasUntold = true;
-    return true;
+    if (durable !== null) {
+      for (const { partition, offset } of given) this.#unacked.push({ partition, offset });
+    }
+    this.#sent += given.length;
+    telemetry.socketMessages += given.length;
+    this.#done = this.#reader.cursor;
+    if (given.length > 0) this.#tell();
+    if (count > 0 && given.at(-1) !== messages[count - 1]) this.#hasUntold = true;
   }
 
   #tell(): void {
@@ -224,26 +224,25 @@ export class Subscription {
     this.#toldMs = this.#parts.clock.monotonicMs();
   }
 
-  #gapTexts({ gaps, messages }: StreamBatch, cursor: Cursor): string[] {
-    if (gaps.length === 0) return [];
+  /** Tells of what is missing; false when the socket has closed. */
+  async #tellGaps({ gaps, messages }: StreamBatch): Promise<boolean> {
+    const { outbox, sub } = this.#parts;
+    const { cursor } = this.#reader;
     const [first] = messages;
     // Behind the gap and before the messages: who comes back from here must not miss them.
-    const behind = first === undefined ? cursor : cursorAtMessage(cursor, first, "before");
-    return gaps.map((gap) => subscribedFrame(this.#parts.sub, encodeCursor(behind), gap));
-  }
-
-  #messageTexts({ messages }: StreamBatch, cursor: Cursor): string[] {
-    const { form } = this.#parts.selection;
-    const texts: string[] = [];
-    for (const message of messages) {
-      if (!this.#isWanted(message)) continue;
-      const after = encodeCursor(cursorAtMessage(cursor, message, "after"));
-      texts.push(`${this.#prefix}${after}",${messageMembers(message, form)}`);
-      if (this.#parts.durable !== null) {
-        this.#unacked.push({ partition: message.partition, offset: message.offset });
-      }
+    const behind = encodeCursor(
+      first === undefined ? cursor : cursorAtMessage(cursor, first, "before"),
+    );
+    for (let told = 0; told < gaps.length; ) {
+      await outbox.ready();
+      if (this.#stop.signal.aborted || !outbox.isOpen) return false;
+      told += outbox.send(gaps.length - told, (index) => {
+        const gap = gaps[told + index];
+        return gap === undefined ? null : subscribedFrame(sub, behind, gap);
+      });
     }
-    return texts;
+    this.#tell();
+    return true;
   }
 
   #isWanted(message: StoredMessage): boolean {

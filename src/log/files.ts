@@ -5,13 +5,14 @@
 import { dirname, join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { errorText, InvalidError, type StorageError } from "../errors.ts";
-import { partitionsMax, segmentBytesMax, stateLogBytesMax } from "../limits.ts";
+import { openFilesMax, partitionsMax, segmentBytesMax, stateLogBytesMax } from "../limits.ts";
+import { type Damage, Damages, damageText } from "./damage.ts";
 import type { Disk } from "./disk.ts";
-import type { Log, PartitionId, States } from "./log.ts";
+import type { Log, Offset, PartitionId, States } from "./log.ts";
 import { FilePartition } from "./partition.ts";
 import type { PartitionContext } from "./partition-parts.ts";
+import { OpenFiles } from "./open-files.ts";
 import { emptyPartition, newSalt, openPartition } from "./open-partition.ts";
-import type { Corruption } from "./recover.ts";
 import { openStates, STATE_STREAM, type StateStore } from "./states.ts";
 
 /** What the log needs of its surroundings. */
@@ -26,6 +27,8 @@ export interface FileLogOptions {
   readonly onCommit: PartitionContext["onCommit"];
   /** Told in a sentence what recovery found. */
   readonly warn: (sentence: string) => void;
+  /** Accept the damages that are known at the start, so that the log counts as whole without. */
+  readonly acceptCorruption?: boolean;
   /** Where a segment is sealed, and where states are gathered anew, instead of the usual bounds. */
   readonly segmentBytes?: number;
   readonly stateLogBytes?: number;
@@ -41,7 +44,8 @@ export async function openFileLog(options: FileLogOptions): Promise<FileLog> {
   await disk.syncFolder(dirname(folder));
   await disk.syncFolder(folder);
   const partitions = new Map<string, FilePartition>();
-  const context = contextOf(options);
+  const damages = await Damages.open(disk, folder);
+  const context = contextOf(options, damages);
   for (const stream of await disk.list(folder)) {
     if (!STREAM_NAME.test(stream)) continue;
     await disk.syncFolder(join(folder, stream));
@@ -50,35 +54,78 @@ export async function openFileLog(options: FileLogOptions): Promise<FileLog> {
       const id = { stream, index: Number(name) };
       const parts = await openPartition(id, {
         ...options,
+        files: context.files,
         folder: join(folder, keyOf(id)),
       });
+      const whose = { stream, partition: id.index, epoch: parts.epoch };
+      for (const found of parts.corruptions)
+        await damages.note(whose, found, options.clock.nowMs());
       partitions.set(keyOf(id), new FilePartition(id, parts, context));
     }
   }
-  const log = new FileLog(options, partitions);
+  await forgetOutdated(damages, partitions);
+  for (const known of damages.pending()) options.warn(damageText(known));
+  const log = new FileLog(options, partitions, context, damages);
   await log.openStates();
+  if (options.acceptCorruption === true) await acceptDamages(damages, options);
   return log;
 }
+
+type FileLogContext = PartitionContext & { readonly indexed: Set<string> };
 
 function keyOf(id: PartitionId): string {
   return `${id.stream}/${id.index}`;
 }
 
-function contextOf(options: FileLogOptions): PartitionContext {
-  const { disk, clock, onFatal, onCommit, random } = options;
+function contextOf(options: FileLogOptions, damages: Damages): FileLogContext {
+  const { disk, clock, onFatal, onCommit, random, warn } = options;
   const segmentBytes = options.segmentBytes ?? segmentBytesMax;
-  return { disk, clock, onFatal, onCommit, segmentBytes, salt: () => newSalt(random) };
+  const onDamage: PartitionContext["onDamage"] = async (id, epoch, found) => {
+    const whose = { stream: id.stream, partition: id.index, epoch };
+    if (!(await damages.note(whose, found, clock.nowMs()))) return;
+    warn(`${damageText({ ...whose, ...found })}; a copy of the bytes was set aside`);
+  };
+  const salt = (): number => newSalt(random);
+  const files = new OpenFiles(disk, openFilesMax);
+  const indexed = new Set<string>();
+  return { disk, files, clock, indexed, onFatal, onCommit, onDamage, segmentBytes, salt };
+}
+
+/** Damages whose messages are not kept any more, or that belong to another life, matter no more. */
+function forgetOutdated(
+  damages: Damages,
+  partitions: ReadonlyMap<string, FilePartition>,
+): Promise<void> {
+  return damages.forget(({ stream, partition, epoch, to }) => {
+    const own = partitions.get(keyOf({ stream, index: partition }));
+    return own === undefined || own.epoch !== epoch || to <= own.offsetStart;
+  });
+}
+
+async function acceptDamages(damages: Damages, options: FileLogOptions): Promise<void> {
+  for (const accepted of await damages.accept(options.clock.nowMs())) {
+    options.warn(`${damageText(accepted)}; accepted, it goes on without them`);
+  }
 }
 
 /** The log of one machine. */
 export class FileLog implements Log {
   readonly #options: FileLogOptions;
   readonly #partitions: Map<string, FilePartition>;
+  readonly #context: FileLogContext;
+  readonly #damages: Damages;
   #states: StateStore | null = null;
 
-  constructor(options: FileLogOptions, partitions: Map<string, FilePartition>) {
+  constructor(
+    options: FileLogOptions,
+    partitions: Map<string, FilePartition>,
+    context: FileLogContext,
+    damages: Damages,
+  ) {
     this.#options = options;
     this.#partitions = partitions;
+    this.#context = context;
+    this.#damages = damages;
   }
 
   get states(): States {
@@ -101,10 +148,17 @@ export class FileLog implements Log {
     if (!Number.isInteger(id.index) || id.index < 0 || id.index >= partitionsMax) {
       throw new InvalidError(`a stream has at most ${partitionsMax} partitions`);
     }
-    const parts = emptyPartition(join(this.#options.folder, key), this.#options.random);
-    const made = new FilePartition(id, parts, contextOf(this.#options));
+    const { disk, random, folder } = this.#options;
+    const { files } = this.#context;
+    const parts = emptyPartition(id, { disk, files, random, folder: join(folder, key) });
+    const made = new FilePartition(id, parts, this.#context);
     this.#partitions.set(key, made);
     return made;
+  }
+
+  keepIndex(stream: string, isWanted: boolean): void {
+    if (isWanted) this.#context.indexed.add(stream);
+    else this.#context.indexed.delete(stream);
   }
 
   streams(): ReadonlyMap<string, number> {
@@ -127,11 +181,15 @@ export class FileLog implements Log {
     return this.all().reduce((sum, partition) => sum + partition.byteLength, 0);
   }
 
-  /** Synced messages that recovery could not read. */
-  corruptions(): readonly (Corruption & { readonly stream: string; readonly partition: number })[] {
-    return this.all().flatMap(({ id, corruptions }) =>
-      corruptions.map((found) => ({ ...found, stream: id.stream, partition: id.index })),
-    );
+  /** Synced messages that can't be read, and that nobody has accepted: ready it is not. */
+  corruptions(): readonly Damage[] {
+    const { folder } = this.#options;
+    return this.#damages.pending().map((each) => ({ ...each, path: join(folder, each.path) }));
+  }
+
+  /** All that are known, the accepted ones too. */
+  damages(): readonly Damage[] {
+    return this.#damages.all();
   }
 
   /** The names of saved states that begin with a prefix. */
@@ -143,7 +201,12 @@ export class FileLog implements Log {
   async openStates(): Promise<void> {
     const partition = this.partition({ stream: STATE_STREAM, index: 0 });
     const logBytes = this.#options.stateLogBytes ?? stateLogBytesMax;
-    this.#states = await openStates(partition, this.#options.clock, logBytes);
+    const { stream, index } = partition.id;
+    const whose = { stream, partition: index, epoch: partition.epoch };
+    const isAccepted = (from: Offset, to: Offset): boolean =>
+      this.#options.acceptCorruption === true || this.#damages.isAccepted({ ...whose, from, to });
+    const states = { logBytes, isAccepted };
+    this.#states = await openStates(partition, this.#options.clock, states);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -151,6 +214,7 @@ export class FileLog implements Log {
     const closed = await Promise.allSettled(
       this.all().map((partition) => partition[Symbol.asyncDispose]()),
     );
+    await this.#context.files[Symbol.asyncDispose]();
     const failed = [...saved, ...closed].find((result) => result.status === "rejected");
     if (failed !== undefined) this.#options.warn(`closing the log: ${errorText(failed.reason)}`);
   }

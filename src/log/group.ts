@@ -5,11 +5,9 @@
 import { batchBytesTarget } from "../limits.ts";
 import type { Message } from "../message.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, sealBatch } from "./batch.ts";
-import { GroupBuffer } from "./group-buffer.ts";
+import { type BufferPool, GroupBuffer, type GroupBytes } from "./group-buffer.ts";
 import type { Offset } from "./log.ts";
 import { encodeRecord } from "./record.ts";
-
-const CAPACITY = batchBytesTarget + 16 * 1024;
 
 interface OpenBatch {
   readonly start: number;
@@ -30,22 +28,38 @@ export interface SealedBatch {
   readonly start: number;
 }
 
+/** A sealed group: what is written to disk, and the memory that it stands in. */
+export interface SealedGroup {
+  readonly memory: GroupBytes;
+  readonly bytes: Buffer;
+  readonly batches: readonly SealedBatch[];
+}
+
 /** One group. Filled by appends, then sealed and written once. */
 export class Group {
   readonly baseOffset: Offset;
   readonly durable: Promise<void>;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
-  readonly #buffer = new GroupBuffer(CAPACITY);
+  readonly #pool: BufferPool;
+  readonly #buffer: GroupBuffer;
   readonly #batches: OpenBatch[] = [];
   #count = 0;
 
-  constructor(baseOffset: Offset) {
+  /** `expectedBytes` is what it will probably hold; 0 when nothing is known. */
+  constructor(baseOffset: Offset, pool: BufferPool, expectedBytes = 0) {
     this.baseOffset = baseOffset;
+    this.#pool = pool;
+    this.#buffer = new GroupBuffer(pool, expectedBytes);
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.durable = promise;
     this.resolve = resolve;
     this.reject = reject;
+  }
+
+  /** The group behind it, which will probably hold as many bytes. */
+  next(): Group {
+    return new Group(this.endOffset, this.#pool, this.byteLength);
   }
 
   get count(): number {
@@ -99,12 +113,10 @@ export class Group {
     return offset;
   }
 
-  /** Fills in the batches' headers. The bytes do not change afterwards. */
-  seal(segment: { salt: number; knownSynced: Offset; appendedAtMs: number }): {
-    bytes: Buffer;
-    batches: readonly SealedBatch[];
-  } {
-    const bytes = this.#buffer.fitted();
+  /** Fills in the batches' headers. Nothing may be added afterwards. */
+  seal(segment: { salt: number; knownSynced: Offset; appendedAtMs: number }): SealedGroup {
+    const memory = this.#buffer.fitted();
+    const { bytes } = memory;
     const batches = this.#batches.map(({ start, baseOffset, count, end }) => {
       const header = {
         ...segment,
@@ -116,7 +128,7 @@ export class Group {
       sealBatch(bytes, start, header);
       return { header, start };
     });
-    return { bytes, batches };
+    return { memory, bytes: bytes.subarray(0, this.#buffer.length), batches };
   }
 
   #batchWithRoom(): OpenBatch {

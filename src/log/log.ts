@@ -28,6 +28,8 @@ export interface Receipt {
 export interface AppendOptions {
   /** For each message: appended only when the partition does not hold this key yet. */
   readonly dedupeKeys?: readonly (string | null)[];
+  /** For each key whether it is looked up; one that is not is kept for later ones. Absent: all. */
+  readonly isLookedUp?: readonly boolean[];
   /** The append happens only when this is the partition's end. @throws ConflictError with `end` */
   readonly expectedOffset?: Offset;
 }
@@ -48,8 +50,16 @@ export interface ReadOptions {
   readonly messagesMax: number;
   /** Stop before the batch that would pass so many bytes; at least one message comes. */
   readonly bytesMax?: number;
+  /** Messages of other keys may be left out, which is fast where the stream has an index. */
+  readonly key?: Uint8Array | null;
   /** Ends a wait at the partition's end. */
   readonly signal: AbortSignal;
+}
+
+/** Where a reader waits, and for what. */
+export interface WaitPlace {
+  readonly offset: Offset;
+  readonly key: Uint8Array | null;
 }
 
 /** Messages in offset order, and where to go on. */
@@ -68,6 +78,12 @@ export interface Partition {
   /** The next offset to be written; everything below it is durable. */
   readonly offsetEnd: Offset;
   /**
+   * How often appends have failed that were taken already. Those that stood behind one failed with
+   * it, and this has changed before any `durable` tells: who keeps an order looks here before it
+   * appends the next.
+   */
+  readonly failures: number;
+  /**
    * Takes messages at once and in order; they are durable and readable when `durable` resolves.
    * @throws ConflictError `expectedOffset` is not the end. @throws LimitError wait, then again.
    * @throws StorageError the log takes nothing now.
@@ -80,6 +96,12 @@ export interface Partition {
    * @throws GapError go on at `to`. @throws OffsetError `offset` is past the end.
    */
   read(offset: Offset, options: ReadOptions): Promise<Batch | null>;
+  /**
+   * Calls `wake` once when something may be there to be read at `offset`, at once when it is;
+   * where the stream has an index, not for messages of other keys than `key`. True: the log has
+   * closed. What it gives ends the wait.
+   */
+  whenReadable(place: WaitPlace, wake: (isClosed: boolean) => void): () => void;
   /** The first offset appended at or after a time; the end when there is none. */
   offsetAt(timestampMs: number): Promise<Offset>;
 }
@@ -87,6 +109,8 @@ export interface Partition {
 /** Small records by name: routes' progress, durable client names. */
 export interface States {
   load(key: string): Promise<Uint8Array | null>;
+  /** The names that begin with a prefix. */
+  keys(prefix: string): readonly string[];
   /**
    * Resolves when the entries are synced. Null removes. A crash before that may keep any of them.
    * @throws StorageError they may be lost; they are known to `load` all the same.
@@ -101,6 +125,8 @@ export interface Log extends AsyncDisposable {
    * `count` is how many its stream has, which is kept with its first message.
    */
   partition(id: PartitionId, count?: number): Partition;
+  /** Says whether a stream's messages are to be found by their keys (`index: [key]`). */
+  keepIndex(stream: string, isWanted: boolean): void;
   /** How many partitions each stream has that holds or held messages. */
   streams(): ReadonlyMap<string, number>;
   readonly states: States;

@@ -1,28 +1,23 @@
 /**
- * Opens one partition's folder: recovers its newest segment, opens the sealed ones without reading
- * them, and gathers the dedupe keys.
+ * Opens one partition's folder: recovers its newest segment and learns of the sealed ones from
+ * their names and headers. What lies in those is read when somebody asks.
  */
 import { join } from "node:path";
-import { batchesIn, decodeBatch, payloadIsValid } from "./batch.ts";
-import { Dedupe } from "./dedupe.ts";
+import { decodeBatch } from "./batch.ts";
+import { Dedupe, type DedupeParts } from "./dedupe.ts";
 import type { Disk } from "./disk.ts";
-import type { Offset, PartitionId } from "./log.ts";
+import type { PartitionId } from "./log.ts";
+import { type OpenFiles, SealedFile } from "./open-files.ts";
 import type { PartitionParts } from "./partition-parts.ts";
-import type { StoredRecord } from "./record.ts";
 import { type Recovered, recoverNewest } from "./recover.ts";
-import {
-  openSegmentFile,
-  SEGMENT_HEADER_BYTES,
-  Segment,
-  segmentName,
-  segmentOffset,
-} from "./segment.ts";
+import { openSegmentFile, Segment, segmentName, segmentOffset } from "./segment.ts";
 
 type Random = (count: number) => Uint8Array;
 
 interface Opening {
   readonly folder: string;
   readonly disk: Disk;
+  readonly files: OpenFiles;
   readonly random: Random;
   readonly warn: (sentence: string) => void;
 }
@@ -34,15 +29,16 @@ export function newSalt(random: Random): number {
 }
 
 /** What a partition is made from that has no folder, or an empty one. */
-export function emptyPartition(folder: string, random: Random): PartitionParts {
+export function emptyPartition(id: PartitionId, opening: Omit<Opening, "warn">): PartitionParts {
+  const epoch = Buffer.from(opening.random(8)).toString("hex");
   return {
-    folder,
-    epoch: Buffer.from(random(8)).toString("hex"),
+    folder: opening.folder,
+    epoch,
     partitions: 0,
     segments: [],
     endOffset: 0,
     appendedAtMs: 0,
-    dedupe: new Dedupe(),
+    dedupe: new Dedupe({ id, epoch, ...opening }),
     corruptions: [],
   };
 }
@@ -54,20 +50,31 @@ export async function openPartition(id: PartitionId, opening: Opening): Promise<
   await disk.syncFolder(folder);
   const offsets = (await disk.list(folder)).map(segmentOffset).filter((base) => base !== null);
   const newest = offsets.pop();
-  if (newest === undefined) return emptyPartition(folder, random);
+  if (newest === undefined) return emptyPartition(id, opening);
   const salt = newSalt(random);
   const recovered = await recoverNewest(disk, folder, { baseOffset: newest, salt });
   tell(id, recovered, opening);
   const sealed: Segment[] = [];
   for (const base of offsets) {
     const path = join(folder, segmentName(base));
-    const { file, header } = await openSegmentFile(disk, path);
-    sealed.push(new Segment(path, header, file, await file.size()));
+    sealed.push(await sealedSegment(path, opening));
+  }
+  // Of two recovered segments the older one is not written any more.
+  for (const older of recovered.segments.slice(0, -1)) {
+    await older.seal(new SealedFile(opening.files, older.path, older.endPosition));
   }
   const segments = [...sealed, ...recovered.segments];
-  const dedupe = await gatherKeys(id, segments, { recovered, disk, folder });
   const { endOffset, appendedAtMs, corruptions, epoch, partitions } = recovered;
+  const dedupe = gatherKeys({ id, epoch, ...opening }, segments, recovered);
   return { folder, epoch, partitions, segments, endOffset, appendedAtMs, dedupe, corruptions };
+}
+
+/** A segment that is only read: its own header says what it is, no file beside it. */
+async function sealedSegment(path: string, { disk, files }: Opening): Promise<Segment> {
+  const { file, header } = await openSegmentFile(disk, path);
+  const bytes = await file.size();
+  await file.close();
+  return new Segment(path, header, new SealedFile(files, path, bytes), bytes);
 }
 
 function tell(id: PartitionId, recovered: Recovered, { warn }: Opening): void {
@@ -75,67 +82,24 @@ function tell(id: PartitionId, recovered: Recovered, { warn }: Opening): void {
   if (recovered.tornBytes > 0) {
     warn(`${name}: cut ${recovered.tornBytes} torn bytes at the end; a copy was kept beside it`);
   }
-  for (const { path, byte, from, to } of recovered.corruptions) {
-    warn(`${name}: messages ${from} to ${to - 1} are damaged (${path}, byte ${byte})`);
-  }
 }
 
-/** The keys of all segments: from their files, else from the segments themselves. */
-async function gatherKeys(
-  id: PartitionId,
+/** The newest segment's keys; those of the others are read when the first key is looked up. */
+function gatherKeys(
+  parts: DedupeParts,
   segments: readonly Segment[],
-  from: { readonly recovered: Recovered; readonly disk: Disk; readonly folder: string },
-): Promise<Dedupe> {
-  const { recovered, disk, folder } = from;
-  const dedupe = new Dedupe();
-  for (const [index, segment] of segments.entries()) {
-    const { baseOffset } = segment;
-    const end = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
-    const isSealed = !recovered.segments.includes(segment);
-    if (isSealed && (await dedupe.load(disk, folder, { baseOffset, end }))) continue;
-    dedupe.begin(baseOffset);
-    if (isSealed) await noteSealed(id, segment, { dedupe, end });
-    else noteRecovered(id, recovered, { dedupe, baseOffset, end });
-    if (index < segments.length - 1) await dedupe.save(disk, folder, baseOffset);
+  recovered: Recovered,
+): Dedupe {
+  const sealed = segments.slice(0, -1).map((segment, index) => {
+    return { segment, end: segments[index + 1]?.baseOffset ?? recovered.endOffset };
+  });
+  const dedupe = new Dedupe(parts, sealed);
+  const base = segments.at(-1)?.baseOffset ?? 0;
+  for (const { header, bytes } of recovered.batches) {
+    if (header.baseOffset < base || header.count === 0) continue;
+    for (const { dedupeKey, offset } of decodeBatch(bytes, 0, header, parts.id)) {
+      if (dedupeKey !== null) dedupe.note(dedupeKey, offset);
+    }
   }
   return dedupe;
-}
-
-function noteRecovered(
-  id: PartitionId,
-  recovered: Recovered,
-  to: { readonly dedupe: Dedupe; readonly baseOffset: Offset; readonly end: Offset },
-): void {
-  for (const { header, bytes } of recovered.batches) {
-    if (header.baseOffset < to.baseOffset) continue;
-    noteRecords(decodeBatch(bytes, 0, header, id), to);
-  }
-}
-
-function noteRecords(
-  records: readonly StoredRecord[],
-  { dedupe, end }: { readonly dedupe: Dedupe; readonly end: Offset },
-): void {
-  for (const { dedupeKey, offset } of records) {
-    if (dedupeKey !== null && offset < end) dedupe.note(dedupeKey, offset);
-  }
-}
-
-/** The keys of a sealed segment whose key file is missing: from its records. */
-async function noteSealed(
-  id: PartitionId,
-  segment: Segment,
-  to: { readonly dedupe: Dedupe; readonly end: Offset },
-): Promise<void> {
-  let position: number | null = SEGMENT_HEADER_BYTES;
-  while (position !== null && position < segment.endPosition) {
-    const chunk = await segment.readChunk(position);
-    let consumed = 0;
-    for (const { header, at, end } of batchesIn(chunk, segment.salt)) {
-      consumed = end;
-      if (!payloadIsValid(chunk, at, header)) continue;
-      noteRecords(decodeBatch(chunk, at, header, id), to);
-    }
-    position = consumed > 0 ? position + consumed : await segment.nextBatch(position + 1);
-  }
 }

@@ -3,7 +3,8 @@ import type { Clock } from "../clock.ts";
 import type { StorageError } from "../errors.ts";
 import type { Dedupe } from "./dedupe.ts";
 import type { Disk } from "./disk.ts";
-import type { Offset } from "./log.ts";
+import type { Offset, PartitionId } from "./log.ts";
+import type { OpenFiles } from "./open-files.ts";
 import type { Corruption } from "./recover.ts";
 import type { Segment } from "./segment.ts";
 
@@ -23,13 +24,22 @@ export interface PartitionParts {
 /** What a partition needs of its surroundings. */
 export interface PartitionContext {
   readonly disk: Disk;
+  /** Sealed segments and key files that are open. */
+  readonly files: OpenFiles;
   readonly clock: Clock;
+  /** Streams whose messages are to be found by their keys. */
+  readonly indexed: ReadonlySet<string>;
   /** The size at which a segment is sealed. */
   readonly segmentBytes: number;
   /** A random 32-bit number for a segment. */
   readonly salt: () => number;
   /** Told of a failed sync, once: the process must end with code 70. */
   readonly onFatal: (error: StorageError) => void;
+  /**
+   * Told of synced messages that a reader can't read, before the reader is: resolves once that is
+   * remembered.
+   */
+  readonly onDamage: (id: PartitionId, epoch: string, found: Corruption) => Promise<void>;
   /** Told after each commit: how long the sync took and how much it made durable. */
   readonly onCommit: (commit: { syncMs: number; messages: number; bytes: number }) => void;
 }

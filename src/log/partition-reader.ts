@@ -2,38 +2,54 @@
  * Reading one partition: from the shared tail where that still holds the offset, else from the
  * segments. Never holds up a writer; never sees what is not durable.
  */
-import { GapError, OffsetError } from "../errors.ts";
+import { assert } from "../assert.ts";
+import { GapError, OffsetError, StorageError } from "../errors.ts";
 import { batchesIn, decodeBatch, payloadIsValid } from "./batch.ts";
-import type { Batch, Offset, PartitionId, ReadOptions } from "./log.ts";
+import { chunkReadsMax } from "../limits.ts";
+import { locateDamage } from "./damage-scan.ts";
+import { Gate } from "./gate.ts";
+import type { KeyIndex } from "./key-index.ts";
+import type { Batch, Offset, PartitionId, ReadOptions, WaitPlace } from "./log.ts";
 import type { StoredRecord } from "./record.ts";
 import type { Corruption } from "./recover.ts";
-import { SEGMENT_HEADER_BYTES, type Segment } from "./segment.ts";
-import type { Tail } from "./tail.ts";
+import type { Segment } from "./segment.ts";
+import type { Tail, TailGroup } from "./tail.ts";
 
 interface Parts {
   readonly id: PartitionId;
   /** Shared with the partition, which adds at the end and removes at the start. */
   readonly segments: readonly Segment[];
   readonly tail: Tail;
+  /** The partition's end: all below it is durable. */
+  readonly end: () => Offset;
+  /** Where messages of a key are, when the stream has an index. */
+  readonly keys: KeyIndex;
   /** What is known to be damaged; what readers find is added. */
   readonly corruptions: Corruption[];
+  /** Told of what readers find, before they are told of the gap. */
+  readonly onDamage: (found: Corruption) => Promise<void>;
 }
+
+type Wake = (isClosed: boolean) => void;
 
 /** Readers' side of a partition. */
 export class PartitionReader {
   readonly #parts: Parts;
-  readonly #waiters = new Set<() => void>();
+  readonly #waiters = new Set<Wake>();
+  readonly #gate = new Gate(chunkReadsMax);
   #closed = false;
 
   constructor(parts: Parts) {
     this.#parts = parts;
   }
 
-  /** Lets readers at the end go on. */
-  wake(): void {
+  /** Lets readers at the end go on: a group is durable, or the partition has failed. */
+  wake(group: TailGroup | null = null): void {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const resolve of waiters) resolve();
+    for (const wake of waiters) wake(this.#closed);
+    if (group !== null) this.#parts.keys.committed(group);
+    else this.#parts.keys.waiters.wakeAll(this.#closed);
   }
 
   /** Ends all waits with null. */
@@ -42,14 +58,28 @@ export class PartitionReader {
     this.wake();
   }
 
+  /** As `Partition.whenReadable`. */
+  whenReadable({ offset, key }: WaitPlace, wake: Wake): () => void {
+    if (offset !== this.#parts.end() || this.#closed) {
+      wake(this.#closed);
+      return nothing;
+    }
+    const { keys } = this.#parts;
+    if (key !== null && keys.isWanted) return keys.waiters.add(keys.hash(key), wake);
+    this.#waiters.add(wake);
+    return () => this.#waiters.delete(wake);
+  }
+
   /** Waits until there is something at `offset`; the end then, or null when aborted. */
-  async waitFor(offset: Offset, end: () => Offset, signal: AbortSignal): Promise<Offset | null> {
+  async #waitFor(offset: Offset, signal: AbortSignal): Promise<Offset | null> {
+    const { end } = this.#parts;
     while (offset === end()) {
       if (signal.aborted || this.#closed) return null;
       const { promise, resolve } = Promise.withResolvers<void>();
-      this.#waiters.add(resolve);
+      const wake = (): void => resolve();
+      this.#waiters.add(wake);
       const onAbort = (): void => {
-        this.#waiters.delete(resolve);
+        this.#waiters.delete(wake);
         resolve();
       };
       signal.addEventListener("abort", onAbort, { once: true });
@@ -59,9 +89,53 @@ export class PartitionReader {
     return end();
   }
 
-  /** The messages from `offset` on, as far as `end`. */
-  async read(offset: Offset, end: Offset, options: ReadOptions): Promise<Batch> {
+  /** As `Partition.read`. */
+  async read(offset: Offset, options: ReadOptions): Promise<Batch | null> {
+    const end = await this.#waitFor(offset, options.signal);
+    if (end === null) return null;
     this.#check(offset, end);
+    const { key } = options;
+    if (key !== undefined && key !== null && this.#parts.keys.isWanted) {
+      return await this.#readKey(offset, end, { ...options, key });
+    }
+    return await this.#readAll(offset, end, options);
+  }
+
+  /** The messages of one key, found by the index, as far as damage that is known. */
+  async #readKey(
+    offset: Offset,
+    end: Offset,
+    { key, messagesMax, bytesMax = Number.POSITIVE_INFINITY }: ReadOptions & { key: Uint8Array },
+  ): Promise<Batch> {
+    const { corruptions, keys, tail } = this.#parts;
+    const damages = corruptions.filter(({ from }) => from > offset && from < end);
+    const bound = Math.min(end, ...damages.map(({ from }) => from));
+    const search = { from: offset, end: bound, max: messagesMax };
+    const { offsets, next } = await keys.find(key, search);
+    const messages: StoredRecord[] = [];
+    let held: readonly StoredRecord[] = [];
+    let bytes = 0;
+    for (const each of offsets) {
+      const recent = tail.recordsAt(each);
+      let record = find(recent ?? held, each);
+      if (record === undefined) {
+        held = await this.#readDisk(each, true);
+        record = find(held, each);
+      }
+      if (record === undefined) {
+        if (messages.length > 0) return { messages, next: each };
+        throw await this.#damage(each, end);
+      }
+      if (!isKey(record.key, key)) continue;
+      bytes += record.recordBytes;
+      if (messages.length > 0 && bytes > bytesMax) return { messages, next: each };
+      // A chunk read from the disk is not to be held for one message of it.
+      messages.push(recent === null ? record.detached() : record);
+    }
+    return { messages, next };
+  }
+
+  async #readAll(offset: Offset, end: Offset, options: ReadOptions): Promise<Batch> {
     const taken = new Taken(offset, end, options);
     while (!taken.isFull) {
       const { next } = taken;
@@ -69,7 +143,7 @@ export class PartitionReader {
       taken.add(records);
       if (taken.next > next) continue;
       if (taken.messages.length > 0) break;
-      throw this.#damage(offset, records.find((record) => record.offset > offset)?.offset ?? end);
+      throw await this.#damage(offset, end);
     }
     return { messages: taken.messages, next: taken.next };
   }
@@ -118,23 +192,29 @@ export class PartitionReader {
     return null;
   }
 
-  /** The records of one chunk of the segment that holds an offset. */
-  async #readDisk(offset: Offset): Promise<readonly StoredRecord[]> {
-    const { segments } = this.#parts;
-    const index = segments.findLastIndex((segment) => segment.baseOffset <= offset);
-    const segment = segments[index];
-    if (segment === undefined) return [];
-    const nextBase = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
-    return segment.use(() => this.#chunkAt(segment, offset, nextBase));
+  /** The records of one chunk of the segment that holds an offset; `jumps`: of no others before. */
+  #readDisk(offset: Offset, jumps = false): Promise<readonly StoredRecord[]> {
+    return this.#gate.run(async () => {
+      // Chosen when it is its turn: segments are deleted meanwhile.
+      const { segments } = this.#parts;
+      const index = segments.findLastIndex((segment) => segment.baseOffset <= offset);
+      const segment = segments[index];
+      if (segment === undefined) return [];
+      const nextBase = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
+      return await segment.use(async () => {
+        const before = segment[jumps ? "positionNear" : "positionBefore"](offset);
+        return await this.#chunkAt(segment, offset, { nextBase, position: await before });
+      });
+    });
   }
 
   async #chunkAt(
     segment: Segment,
     offset: Offset,
-    nextBase: Offset,
+    { nextBase, ...from }: { readonly nextBase: Offset; readonly position: number },
   ): Promise<readonly StoredRecord[]> {
     const { id } = this.#parts;
-    let position: number | null = await segment.positionBefore(offset);
+    let position: number | null = from.position;
     while (position !== null && position < segment.endPosition) {
       const chunk = await segment.readChunk(position);
       const { records, bytes } = decodeChunk(chunk, segment.salt, { id, offset });
@@ -145,17 +225,21 @@ export class PartitionReader {
     return [];
   }
 
-  /** Synced messages that are not readable: kept for the operator, a gap for the reader. */
-  #damage(from: Offset, found: Offset): GapError {
-    const { segments, corruptions } = this.#parts;
-    const start = segments[0]?.baseOffset ?? found;
+  /** Synced messages that are not readable: remembered for the operator, a gap for the reader. */
+  async #damage(from: Offset, end: Offset): Promise<GapError | StorageError> {
+    const { segments, corruptions, onDamage } = this.#parts;
+    const start = segments[0]?.baseOffset ?? end;
     if (from < start) return new GapError({ from, to: start, reason: "retention" });
     const index = segments.findLastIndex((segment) => segment.baseOffset <= from);
-    const to = Math.min(found, segments[index + 1]?.baseOffset ?? found);
-    const path = segments[index]?.path ?? "";
-    const isKnown = corruptions.some((each) => each.from <= from && each.to >= to);
-    if (!isKnown) corruptions.push({ path, byte: SEGMENT_HEADER_BYTES, from, to });
-    return new GapError({ from, to, reason: "corrupt" });
+    const segment = segments[index];
+    assert(segment !== undefined, "an offset that is kept lies in a segment");
+    const nextBase = segments[index + 1]?.baseOffset ?? end;
+    const found = await segment.use(() => locateDamage(segment, from, nextBase));
+    if (found === null) return new StorageError(`offset ${from} could not be read; try again`);
+    await onDamage(found);
+    const isKnown = corruptions.some((each) => each.from <= found.from && each.to >= found.to);
+    if (!isKnown) corruptions.push(found);
+    return new GapError({ from, to: found.to, reason: "corrupt" });
   }
 }
 
@@ -191,6 +275,19 @@ class Taken {
     }
   }
 }
+
+function find(records: readonly StoredRecord[], offset: Offset): StoredRecord | undefined {
+  const first = records[0]?.offset ?? 0;
+  const likely = records[offset - first];
+  return likely?.offset === offset ? likely : records.find((each) => each.offset === offset);
+}
+
+function isKey(key: Uint8Array | null, wanted: Uint8Array): boolean {
+  return key !== null && Buffer.compare(key, wanted) === 0;
+}
+
+/** There is nothing to end. */
+function nothing(): void {}
 
 function decodeChunk(
   chunk: Buffer,

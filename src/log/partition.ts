@@ -7,12 +7,16 @@
  */
 import { join } from "node:path";
 import { assert } from "../assert.ts";
-import { ConflictError, errorText, LimitError, StorageError } from "../errors.ts";
+import { nextTurn } from "../clock.ts";
+import { errorText, LimitError, StorageError } from "../errors.ts";
 import { groupBytesMax, groupRetryAfterMs, markDelayMs, tailBytesMax } from "../limits.ts";
 import type { Message } from "../message.ts";
 import { BATCH_HEADER_BYTES, sealMark } from "./batch.ts";
 import type { Dedupe } from "./dedupe.ts";
 import { Group } from "./group.ts";
+import { BufferPool } from "./group-buffer.ts";
+import { KeyIndex } from "./key-index.ts";
+import { type Found, Lookups } from "./lookups.ts";
 import type {
   Appended,
   AppendOptions,
@@ -22,12 +26,15 @@ import type {
   PartitionId,
   ReadOptions,
   Receipt,
+  WaitPlace,
 } from "./log.ts";
+import { SealedFile } from "./open-files.ts";
 import type { PartitionContext, PartitionParts } from "./partition-parts.ts";
 import { PartitionReader } from "./partition-reader.ts";
 import { checkRecord } from "./record.ts";
 import type { Corruption } from "./recover.ts";
 import { createSegmentFile, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.ts";
+import { makePartitionFolder } from "./spare.ts";
 import { Tail } from "./tail.ts";
 
 /** A partition in segment files. */
@@ -40,10 +47,15 @@ export class FilePartition implements Partition, AsyncDisposable {
   readonly corruptions: Corruption[];
   readonly #segments: Segment[];
   readonly #dedupe: Dedupe;
+  readonly #lookups: Lookups;
   readonly #tail: Tail;
+  readonly #keys: KeyIndex;
   readonly #reader: PartitionReader;
   readonly #closing = new AbortController();
+  readonly #pool = new BufferPool();
   #group: Group;
+  /** How many messages the group before had. */
+  #lastCount = 0;
   /** The group that is being written and synced. */
   #inFlight: Group | null = null;
   #committing: Promise<void> | null = null;
@@ -61,14 +73,17 @@ export class FilePartition implements Partition, AsyncDisposable {
     this.#folder = parts.folder;
     this.#segments = parts.segments;
     this.#dedupe = parts.dedupe;
+    this.#lookups = new Lookups(id, parts.dedupe, () => this.offsetStart);
     this.#end = parts.endOffset;
     this.#appendedAtMs = parts.appendedAtMs;
     this.#streamPartitions = parts.partitions;
-    this.#group = new Group(parts.endOffset);
-    this.#tail = new Tail(id, tailBytesMax);
+    this.#group = new Group(parts.endOffset, this.#pool);
+    this.#tail = new Tail(id, tailBytesMax, (memory) => this.#pool.give(memory));
     this.corruptions = parts.corruptions;
-    const { segments, corruptions } = parts;
-    this.#reader = new PartitionReader({ id, segments, tail: this.#tail, corruptions });
+    const onDamage = (found: Corruption): Promise<void> => context.onDamage(id, parts.epoch, found);
+    const own = { ...parts, ...context, id, tail: this.#tail, end: () => this.#end };
+    this.#keys = new KeyIndex(own);
+    this.#reader = new PartitionReader({ ...own, keys: this.#keys, onDamage });
   }
 
   get offsetStart(): Offset {
@@ -77,6 +92,10 @@ export class FilePartition implements Partition, AsyncDisposable {
 
   get offsetEnd(): Offset {
     return this.#end;
+  }
+
+  get failures(): number {
+    return this.#lookups.failures;
   }
 
   /** How many partitions its stream has; 0 when nobody has said. Kept with the first message. */
@@ -100,13 +119,26 @@ export class FilePartition implements Partition, AsyncDisposable {
   }
 
   append(messages: readonly Message[], options: AppendOptions = {}): Appended {
+    const found = this.#lookups.known(options);
+    if (found !== null) return this.#appendFound(messages, options, found);
+    this.check(messages, options);
+    const run = (late: Found): Appended => this.#appendFound(messages, options, late);
+    return this.#lookups.add(messages, options, run);
+  }
+
+  /** Appends at once; `found` is what is known of each message's key. */
+  #appendFound(messages: readonly Message[], options: AppendOptions, found: Found): Appended {
     const group = this.#group;
-    this.#checkOpen(group, options);
+    this.#checkOpen(group);
+    this.#lookups.checkEnd(group.endOffset, options, found);
     const mark = group.mark();
+    const { dedupeKeys } = options;
     const receipts: Receipt[] = [];
+    let index = 0;
     try {
-      for (const [index, message] of messages.entries()) {
-        receipts.push(this.#appendOne(group, message, options.dedupeKeys?.[index] ?? null));
+      for (const message of messages) {
+        const key = dedupeKeys?.[index] ?? null;
+        receipts.push(this.#appendOne(group, message, { key, found: found[index++] ?? null }));
       }
     } catch (error) {
       group.rewind(mark);
@@ -115,7 +147,7 @@ export class FilePartition implements Partition, AsyncDisposable {
     }
     this.#committing ??= this.#commitAll();
     return {
-      durable: this.#durability(group, receipts),
+      durable: group.count > mark.count ? group.durable : this.#durabilityOf(receipts),
       receipt: (index) => {
         const receipt = receipts[index];
         assert(receipt !== undefined, "a receipt is asked for a message of its append");
@@ -125,16 +157,18 @@ export class FilePartition implements Partition, AsyncDisposable {
   }
 
   check(messages: readonly Message[], options: AppendOptions = {}): void {
-    this.#checkOpen(this.#group, options);
+    this.#checkOpen(this.#group);
     for (const [index, message] of messages.entries()) {
       checkRecord(message, options.dedupeKeys?.[index] ?? null);
     }
   }
 
-  async read(offset: Offset, options: ReadOptions): Promise<Batch | null> {
-    const end = await this.#reader.waitFor(offset, () => this.#end, options.signal);
-    if (end === null) return null;
-    return this.#reader.read(offset, end, options);
+  read(offset: Offset, options: ReadOptions): Promise<Batch | null> {
+    return this.#reader.read(offset, options);
+  }
+
+  whenReadable(place: WaitPlace, wake: (isClosed: boolean) => void): () => void {
+    return this.#reader.whenReadable(place, wake);
   }
 
   offsetAt(timestampMs: number): Promise<Offset> {
@@ -150,7 +184,8 @@ export class FilePartition implements Partition, AsyncDisposable {
     const [segment] = this.#segments;
     assert(segment !== undefined && this.#segments.length > 1, "what is written is not deleted");
     try {
-      await this.#dedupe.removeFile(disk, this.#folder, segment.baseOffset);
+      await this.#dedupe.removeFile(segment.baseOffset);
+      await this.#keys.removeFile(segment.baseOffset);
       await disk.remove(segment.path);
       this.#segments.shift();
       this.#dedupe.forgetSegment(segment.baseOffset);
@@ -187,6 +222,7 @@ export class FilePartition implements Partition, AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closing.abort();
+    await this.#lookups.idle();
     while (this.#committing !== null) await this.#committing;
     await this.#marking;
     this.#reader.close();
@@ -194,46 +230,45 @@ export class FilePartition implements Partition, AsyncDisposable {
     for (const segment of this.#segments) await segment.close();
   }
 
-  #checkOpen(group: Group, options: AppendOptions): void {
+  #checkOpen(group: Group): void {
     if (this.#failure !== null) throw this.#failure;
     if (this.#closing.signal.aborted) throw new StorageError("the log is closing");
-    const { expectedOffset } = options;
-    if (expectedOffset !== undefined && expectedOffset !== group.endOffset) {
-      const message = `the partition's end is ${group.endOffset}, not ${expectedOffset}`;
-      throw new ConflictError("conflict", message, { end: group.endOffset });
-    }
     if (group.byteLength > groupBytesMax / 2) {
       const message = "more is waiting for the disk than may wait; try again soon";
       throw new LimitError("rate-limited", message, groupRetryAfterMs);
     }
   }
 
-  #appendOne(group: Group, message: Message, dedupeKey: string | null): Receipt {
+  #appendOne(
+    group: Group,
+    message: Message,
+    { key, found }: { readonly key: string | null; readonly found: Offset | null },
+  ): Receipt {
     const { stream, index: partition } = this.id;
-    const first = dedupeKey === null ? null : this.#dedupe.find(dedupeKey);
-    if (first !== null) {
-      return { id: message.id, stream, partition, offset: first, duplicate: true };
-    }
-    const offset = group.add(message, dedupeKey);
-    if (dedupeKey !== null) this.#dedupe.note(dedupeKey, offset);
-    return { id: message.id, stream, partition, offset, duplicate: false };
+    const first = this.#lookups.first(key, found);
+    const offset = first ?? group.add(message, key);
+    if (first === null && key !== null) this.#dedupe.note(key, offset);
+    return { id: message.id, stream, partition, offset, duplicate: first !== null };
   }
 
   /** A duplicate of something that is not synced yet has to wait for it. */
-  #durability(group: Group, receipts: readonly Receipt[]): Promise<void> {
-    const waits = receipts.some((receipt) => receipt.offset >= this.#end);
-    if (!waits) return Promise.resolve();
-    const own = receipts.some((receipt) => receipt.offset >= group.baseOffset);
-    return own ? group.durable : (this.#inFlight?.durable ?? group.durable);
+  #durabilityOf(duplicates: readonly Receipt[]): Promise<void> {
+    const newest = duplicates.reduce((most, { offset }) => Math.max(most, offset), -1);
+    if (newest < this.#end) return Promise.resolve();
+    if (newest >= this.#group.baseOffset) return this.#group.durable;
+    return this.#inFlight?.durable ?? this.#group.durable;
   }
 
   async #commitAll(): Promise<void> {
-    // Everything that this turn of the event loop brings goes into one group.
-    await Promise.resolve();
+    // While many append at a time, all that this turn of the event loop brings is one group; who
+    // appends alone does not wait for a turn.
+    if (this.#lastCount > 1) await nextTurn();
+    else await Promise.resolve();
     while (this.#group.count > 0 && this.#failure === null) {
       const group = this.#group;
       this.#inFlight = group;
-      this.#group = new Group(group.endOffset);
+      this.#lastCount = group.count;
+      this.#group = group.next();
       try {
         await this.#commit(group);
         this.#inFlight = null;
@@ -253,47 +288,37 @@ export class FilePartition implements Partition, AsyncDisposable {
     const isFull =
       segment !== undefined &&
       segment.baseOffset < group.baseOffset &&
-      segment.endPosition + group.byteLength > segmentBytes;
+      (segment.endPosition + group.byteLength > segmentBytes || this.#dedupe.isFull);
     if (segment === undefined || isFull) segment = await this.#rollTo(group.baseOffset);
     this.#appendedAtMs = Math.max(this.#appendedAtMs, clock.nowMs());
-    const { bytes, batches } = group.seal({
+    const sealed = group.seal({
       salt: segment.salt,
       knownSynced: this.#end,
       appendedAtMs: this.#appendedAtMs,
     });
     const position = segment.endPosition;
+    const { bytes } = sealed;
     try {
       segment.file.write(bytes, position);
     } catch (error) {
-      await this.#cut(segment, position);
+      await segment.cut(position);
       throw error;
     }
     const startedMs = clock.monotonicMs();
     await segment.file.sync();
     const syncMs = clock.monotonicMs() - startedMs;
-    for (const { header, start } of batches) {
-      segment.noteBatch(header, position + start);
-      this.#tail.push(header, bytes, start);
-    }
+    for (const { header, start } of sealed.batches) segment.noteBatch(header, position + start);
+    this.#tail.push(sealed);
     segment.endPosition = position + bytes.length;
     assert(group.baseOffset === this.#end, "groups are committed in order");
     this.#end = group.endOffset;
-    this.#reader.wake();
+    this.#reader.wake(sealed);
     onCommit({ syncMs, messages: group.count, bytes: bytes.length });
-  }
-
-  /** Half-written bytes must never be read as a batch of a later life of their place. */
-  async #cut(segment: Segment, position: number): Promise<void> {
-    try {
-      await segment.file.truncate(position);
-    } catch (error) {
-      throw new StorageError(errorText(error), { fatal: true, cause: error });
-    }
   }
 
   async #rollTo(baseOffset: Offset): Promise<Segment> {
     const { disk, clock, salt } = this.#context;
-    if (this.#segments.length === 0) await disk.makeFolder(this.#folder);
+    if (this.#segments.length === 0) await makePartitionFolder(disk, this.#folder);
     const createdAtMs = Math.max(this.#appendedAtMs, clock.nowMs());
     const partitions = this.#streamPartitions;
     const header = { salt: salt(), baseOffset, epoch: this.epoch, createdAtMs, partitions };
@@ -302,8 +327,10 @@ export class FilePartition implements Partition, AsyncDisposable {
     const segment = new Segment(path, header, file, SEGMENT_HEADER_BYTES);
     const sealed = this.#segments.at(-1);
     this.#segments.push(segment);
-    this.#dedupe.begin(baseOffset);
-    if (sealed !== undefined) await this.#dedupe.save(disk, this.#folder, sealed.baseOffset);
+    if (sealed === undefined) return segment;
+    await sealed.seal(new SealedFile(this.#context.files, sealed.path, sealed.endPosition));
+    await this.#dedupe.seal(sealed, baseOffset);
+    await this.#keys.seal(sealed, baseOffset);
     return segment;
   }
 
@@ -314,8 +341,9 @@ export class FilePartition implements Partition, AsyncDisposable {
         ? error
         : new StorageError(`the log failed: ${errorText(error)}`, { fatal: true, cause: error });
     const behind = this.#group;
-    this.#group = new Group(group.baseOffset);
+    this.#group = new Group(group.baseOffset, this.#pool);
     this.#dedupe.forgetFrom(group.baseOffset);
+    this.#lookups.fail(failure);
     for (const failed of [group, behind]) {
       failed.durable.catch(toldToWaiters);
       failed.reject(failure);
@@ -338,6 +366,7 @@ export class FilePartition implements Partition, AsyncDisposable {
       await clock.sleep(markDelayMs, this.#closing.signal);
     }
     this.#marking = null;
+    this.#pool.clear();
     if (this.#committing === null && !this.#closing.signal.aborted) await this.#writeMark(false);
   }
 

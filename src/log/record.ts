@@ -30,6 +30,7 @@ import {
   type Header,
   type Message,
   type Origin,
+  originText,
   type Properties,
   type StoredMessage,
 } from "../message.ts";
@@ -59,8 +60,9 @@ function encodeMeta(message: Message): string {
     correlationId instanceof Uint8Array
       ? { ...properties, correlationId: { base64: Buffer.from(correlationId).toString("base64") } }
       : properties;
-  if (origin === null) return JSON.stringify({ p: carried });
-  return JSON.stringify(hasProperties ? { p: carried, o: origin } : { o: origin });
+  if (origin === null) return `{"p":${JSON.stringify(carried)}}`;
+  if (!hasProperties) return `{"o":${originText(origin)}}`;
+  return `{"p":${JSON.stringify(carried)},"o":${originText(origin)}}`;
 }
 
 function decodeProperties(properties: Properties | undefined): Properties {
@@ -223,6 +225,14 @@ export class StoredRecord implements StoredMessage {
   /** Bytes of the record on disk. */
   get recordBytes(): number {
     return this.#u32(0);
+  }
+
+  /** The same record over memory of its own, which is no larger than it. */
+  detached(): StoredRecord {
+    const bytes = Buffer.allocUnsafeSlow(this.recordBytes);
+    this.#place.bytes.copy(bytes, 0, this.#start, this.#start + bytes.length);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    return new StoredRecord({ ...this.#place, bytes, view }, 0, this.offset);
   }
 
   get id(): string {

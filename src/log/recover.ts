@@ -30,7 +30,9 @@ import { createDurably } from "./spare.ts";
 /** Synced messages that can't be read any more. */
 export interface Corruption {
   readonly path: string;
+  /** Where the bad bytes begin, and how many there are. */
   readonly byte: number;
+  readonly bytes: number;
   readonly from: Offset;
   /** Exclusive: where reading goes on. */
   readonly to: Offset;
@@ -121,7 +123,8 @@ function scan(content: Content): Scan {
     if (offset >= knownSynced) break;
     const next = findNextValid(content, position, offset);
     const to = next?.header.baseOffset ?? knownSynced;
-    corruptions.push({ path, byte: position, from: offset, to });
+    const badBytes = (next?.position ?? bytes.length) - position;
+    corruptions.push({ path, byte: position, bytes: badBytes, from: offset, to });
     offset = to;
     if (next === null) {
       position = bytes.length;
@@ -156,6 +159,19 @@ function resalt(content: Content, batches: readonly ScannedBatch[], salt: number
     at += size;
   }
   return copy;
+}
+
+/**
+ * Writes the marks at the end again: a sync that failed may have left them in the cache only, where
+ * no later sync would write them, and what is appended behind them would lie behind a hole.
+ */
+function rewriteMarks(file: DiskFile, { bytes }: Content, { batches, endPosition }: Scan): void {
+  const last = batches.findLast(({ header }) => header.count > 0);
+  const from =
+    last === undefined
+      ? SEGMENT_HEADER_BYTES
+      : last.position + BATCH_HEADER_BYTES + last.header.payloadBytes;
+  if (from < endPosition) file.write(bytes.subarray(from, endPosition), from);
 }
 
 function segmentOf(content: Content, file: DiskFile, scanned: Scan): Segment {
@@ -207,6 +223,7 @@ export async function recoverNewest(
   const first = unsynced[0];
   if (first === undefined) {
     await file.truncate(scanned.endPosition);
+    rewriteMarks(file, content, scanned);
     await file.sync();
     const segment = segmentOf(content, file, scanned);
     return { ...result, segments: [segment], batches: withBytes(content, scanned.batches) };

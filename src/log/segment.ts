@@ -16,11 +16,12 @@
  * segment as it is written, of the others when they are first read.
  */
 import { assert } from "../assert.ts";
-import { CorruptionError } from "../errors.ts";
+import { CorruptionError, errorText, StorageError } from "../errors.ts";
 import { indexStrideBytes, readChunkBytes, recordBytesMax } from "../limits.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, batchesIn, parseBatchHeader } from "./batch.ts";
 import type { Disk, DiskFile } from "./disk.ts";
 import type { Offset } from "./log.ts";
+import { SealedFile } from "./open-files.ts";
 import { createDurably } from "./spare.ts";
 
 export const SEGMENT_HEADER_BYTES = 64;
@@ -69,7 +70,8 @@ export function parseSegmentHeader(bytes: Buffer, path: string): SegmentHeader {
     bytes.toString("latin1", 0, 8) !== MAGIC ||
     bytes.readUInt32LE(60) !== Bun.hash.crc32(bytes.subarray(0, 60))
   ) {
-    throw new CorruptionError("this segment's header is damaged", { path, byte: 0 });
+    const message = "this segment's header is damaged; isthmus log repair makes it anew";
+    throw new CorruptionError(message, { path, byte: 0 });
   }
   const version = bytes.readUInt32LE(8);
   if (version !== VERSION) {
@@ -130,7 +132,9 @@ export class Segment {
   readonly createdAtMs: number;
   /** The position behind its last valid batch; for sealed segments known once indexed. */
   endPosition: number;
-  readonly #file: DiskFile;
+  #file: DiskFile;
+  /** The file that it was written to, while somebody reads from it that began before the seal. */
+  #written: DiskFile | null = null;
   readonly #index: IndexEntry[] = [];
   #indexedTo = SEGMENT_HEADER_BYTES;
   #indexing: Promise<void> | null = null;
@@ -145,6 +149,7 @@ export class Segment {
     this.createdAtMs = header.createdAtMs;
     this.endPosition = endPosition;
     this.#file = file;
+    if (file instanceof SealedFile) file.onClosed = () => this.#forgetIndex();
   }
 
   get file(): DiskFile {
@@ -166,6 +171,23 @@ export class Segment {
     await this.#completeIndex();
     const found = this.#index.findLast((entry) => entry.offset <= offset);
     return found?.position ?? SEGMENT_HEADER_BYTES;
+  }
+
+  /**
+   * A place at or before an offset and near it. Without an index in memory it is looked for by
+   * halves: a few reads, where making the index would read the whole file.
+   */
+  async positionNear(offset: Offset): Promise<number> {
+    if (this.#indexedTo >= this.endPosition) return await this.positionBefore(offset);
+    let low = SEGMENT_HEADER_BYTES;
+    let high = this.endPosition;
+    while (high - low > indexStrideBytes * 2) {
+      const middle = low + Math.floor((high - low) / 2);
+      const found = await this.#findBatch(middle, high);
+      if (found === null || found.header.baseOffset > offset) high = middle;
+      else low = found.position;
+    }
+    return low;
   }
 
   /** The last indexed place appended before a time. */
@@ -195,11 +217,21 @@ export class Segment {
 
   /** The position of the next valid batch header behind damage; null when there is none. */
   async nextBatch(from: number): Promise<number | null> {
-    for (let position = from; position < this.endPosition; ) {
-      const chunk = Buffer.allocUnsafeSlow(Math.min(readChunkBytes, this.endPosition - position));
+    return (await this.#findBatch(from, this.endPosition))?.position ?? null;
+  }
+
+  /** The first valid batch header that begins between two positions, or null. */
+  async #findBatch(
+    from: number,
+    to: number,
+  ): Promise<{ readonly header: BatchHeader; readonly position: number } | null> {
+    for (let position = from; position < to; ) {
+      const left = Math.min(to + BATCH_HEADER_BYTES, this.endPosition) - position;
+      const chunk = Buffer.allocUnsafeSlow(Math.min(readChunkBytes, left));
       const bytes = chunk.subarray(0, await this.#file.read(chunk, position));
       for (let at = bytes.indexOf("IBAT"); at >= 0; at = bytes.indexOf("IBAT", at + 1)) {
-        if (parseBatchHeader(bytes, at, this.salt) !== null) return position + at;
+        const header = parseBatchHeader(bytes, at, this.salt);
+        if (header !== null && position + at < to) return { header, position: position + at };
       }
       if (bytes.length <= BATCH_HEADER_BYTES) return null;
       position += bytes.length - BATCH_HEADER_BYTES;
@@ -211,10 +243,41 @@ export class Segment {
   async use<T>(work: () => Promise<T>): Promise<T> {
     this.#users++;
     try {
-      return await work();
+      return await (this.#file instanceof SealedFile ? this.#file.hold(work) : work());
     } finally {
       this.#users--;
-      if (this.#users === 0) this.#unused?.();
+      if (this.#users === 0) await this.#endUse();
+    }
+  }
+
+  /** From now on it is only read: its file is open while somebody does. */
+  async seal(file: SealedFile): Promise<void> {
+    this.#written = this.#file;
+    this.#file = file;
+    file.onClosed = () => this.#forgetIndex();
+    if (this.#users === 0) await this.#endUse();
+  }
+
+  async #endUse(): Promise<void> {
+    const written = this.#written;
+    this.#written = null;
+    await written?.close();
+    this.#unused?.();
+  }
+
+  /** Made anew by the next reader: what lies in memory does not grow with the log. */
+  #forgetIndex(): void {
+    if (this.#users > 0) return;
+    this.#index.length = 0;
+    this.#indexedTo = SEGMENT_HEADER_BYTES;
+  }
+
+  /** Half-written bytes must never be read as a batch of a later life of their place. */
+  async cut(position: number): Promise<void> {
+    try {
+      await this.#file.truncate(position);
+    } catch (error) {
+      throw new StorageError(errorText(error), { fatal: true, cause: error });
     }
   }
 

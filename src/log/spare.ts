@@ -2,7 +2,7 @@
  * Files that are there whole or not at all: written under a spare name, synced, renamed, and the
  * folder synced. A crash in between leaves a spare file, which the next one replaces.
  */
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Disk, DiskFile } from "./disk.ts";
 
 /** Where a file shall stand, and under which name until it is whole. */
@@ -39,4 +39,14 @@ export async function createDurably(
     await file.close();
     throw error;
   }
+}
+
+/**
+ * Makes a partition's folder; resolves when its name is on disk, and that of the stream's folder,
+ * which another partition may just have made and not synced yet. @throws StorageError, fatal
+ */
+export async function makePartitionFolder(disk: Disk, folder: string): Promise<void> {
+  await disk.makeFolder(folder);
+  await disk.syncFolder(dirname(folder));
+  await disk.syncFolder(dirname(dirname(folder)));
 }

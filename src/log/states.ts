@@ -21,20 +21,27 @@ interface Tick {
   readonly saved: Promise<void>;
 }
 
+/** How states are opened. */
+export interface StatesOptions {
+  /** A snapshot is taken each so many bytes. */
+  readonly logBytes: number;
+  /** Whether the operator wants to go on without the records of these offsets. */
+  readonly isAccepted: (from: Offset, to: Offset) => boolean;
+}
+
 /**
- * Reads all states of the partition; a snapshot is taken each `logBytes`.
- * @throws CorruptionError a record is damaged: without it a route would begin anew and skip
- * messages, which is for an operator to decide.
+ * Reads all states of the partition. @throws CorruptionError a record is damaged: without it a
+ * route would begin anew and skip messages, which is for an operator to decide.
  */
 export async function openStates(
   partition: FilePartition,
   clock: Clock,
-  logBytes: number,
+  { logBytes, isAccepted }: StatesOptions,
 ): Promise<StateStore> {
   const values = new Map<string, Uint8Array>();
   let offset = partition.offsetStart;
   while (offset < partition.offsetEnd) {
-    const batch = await readStates(partition, offset);
+    const batch = await readStates(partition, offset, isAccepted);
     if (batch === null) break;
     for (const { key, body } of batch.messages) {
       const name = decodeText(key ?? new Uint8Array());
@@ -46,15 +53,22 @@ export async function openStates(
   return new StateStore(partition, clock, { values, logBytes });
 }
 
-async function readStates(partition: FilePartition, offset: Offset): Promise<Batch | null> {
+async function readStates(
+  partition: FilePartition,
+  offset: Offset,
+  isAccepted: StatesOptions["isAccepted"],
+): Promise<Batch | null> {
   try {
     const { signal } = new AbortController();
     return await partition.read(offset, { messagesMax: SNAPSHOT_CHUNK, signal });
   } catch (error) {
     if (!(error instanceof GapError)) throw error;
-    const known = partition.corruptions.find(({ from }) => from === error.from);
+    const { from, to } = error;
+    if (isAccepted(from, to)) return { messages: [], next: to };
+    const known = partition.corruptions.find((each) => each.from <= from && from < each.to);
     const place = { path: known?.path ?? STATE_STREAM, byte: known?.byte ?? 0 };
-    throw new CorruptionError("saved progress is damaged", place);
+    const message = "saved progress is damaged; serve --accept-corruption goes on without it";
+    throw new CorruptionError(message, place);
   }
 }
 

@@ -29,13 +29,24 @@ export class StreamReader {
   readonly #stream: Stream;
   readonly #places: CursorPlace[];
   readonly #only: number | null;
+  readonly #key: Uint8Array | null;
   readonly #pendingGaps: Gap[] = [];
   #turn = 0;
+  /** It waits at the end, and nothing has come that it would have to look at. */
+  #isIdle = false;
 
-  /** `only` reads one partition. A cursor of another epoch begins at the oldest, with a gap. */
-  constructor(stream: Stream, cursor: Cursor, only: number | null = null) {
+  /**
+   * `only` reads one partition; with `key` messages of other keys may be left out. A cursor of
+   * another epoch begins at the oldest, with a gap.
+   */
+  constructor(
+    stream: Stream,
+    cursor: Cursor,
+    { only = null, key = null }: { only?: number | null; key?: Uint8Array | null } = {},
+  ) {
     this.#stream = stream;
     this.#only = only;
+    this.#key = key;
     this.#places = stream.partitions.map((partition, index) =>
       this.#placeOf(partition, index, cursor[index]),
     );
@@ -54,6 +65,18 @@ export class StreamReader {
       places[message.partition] = { epoch: place.epoch, offset: message.offset + 1 };
     }
     return encodeCursor(places);
+  }
+
+  /** Goes back before a message of the batch that was returned last: it comes again. */
+  backTo({ partition, offset }: StoredMessage): void {
+    this.#move(partition, offset);
+  }
+
+  /** While it waits: passes messages of other keys than its own; whether there were any. */
+  passOthers(): boolean {
+    if (!this.#isIdle || this.atEnd) return false;
+    for (const index of this.#indexes()) this.#move(index, this.#partition(index).offsetEnd);
+    return true;
   }
 
   /** Whether nothing is there to be read now. */
@@ -79,7 +102,7 @@ export class StreamReader {
         return { messages: [], partition: 0, gaps: this.#pendingGaps.splice(0) };
       }
       if (!options.wait) return null;
-      if (!(await this.#waitForAny(options.signal))) return null;
+      if (await this.#waitForAny(options.signal)) return null;
     }
   }
 
@@ -89,9 +112,7 @@ export class StreamReader {
   ): Promise<StreamBatch | null> {
     const partition = this.#partition(index);
     const gaps = this.#pendingGaps.splice(0);
-    const { messagesMax, bytesMax, signal } = options;
-    const limits =
-      bytesMax === undefined ? { messagesMax, signal } : { messagesMax, bytesMax, signal };
+    const limits = { ...options, key: this.#key };
     for (;;) {
       try {
         const batch: Batch | null = await partition.read(this.#offset(index), limits);
@@ -155,25 +176,25 @@ export class StreamReader {
     return null;
   }
 
-  /** True once some partition has something; false when aborted, or the log has closed. */
+  /** Waits until some partition may have something, or until aborted; true: the log has closed. */
   async #waitForAny(signal: AbortSignal): Promise<boolean> {
-    const round = new AbortController();
-    const both = AbortSignal.any([signal, round.signal]);
-    const waits = this.#indexes().map(async (index) => {
-      try {
-        const limits = { messagesMax: 1, signal: both };
-        return (await this.#partition(index).read(this.#offset(index), limits)) !== null;
-      } catch (error) {
-        // A gap is something to be told of: the next read meets it again and reports it.
-        if (!(error instanceof GapError)) throw error;
-        return true;
-      }
+    const { promise, resolve } = Promise.withResolvers<boolean>();
+    this.#isIdle = true;
+    const wake = (isClosed: boolean): void => {
+      this.#isIdle = false;
+      resolve(isClosed);
+    };
+    const onAbort = (): void => wake(false);
+    signal.addEventListener("abort", onAbort, { once: true });
+    const ends = this.#indexes().map((index) => {
+      const place = { offset: this.#offset(index), key: this.#key };
+      return this.#partition(index).whenReadable(place, wake);
     });
     try {
-      return await Promise.race(waits);
+      return await promise;
     } finally {
-      round.abort();
-      await Promise.allSettled(waits);
+      signal.removeEventListener("abort", onAbort);
+      for (const end of ends) end();
     }
   }
 }

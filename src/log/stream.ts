@@ -8,9 +8,21 @@ import { encodeText, type Message } from "../message.ts";
 import type { AppendOptions, Log, Offset, Partition, Receipt } from "./log.ts";
 import { partitionOf } from "./murmur2.ts";
 
+/**
+ * What a source's redelivery of a message is known by. As a dedupe key, but a message that has its
+ * source's partition is in the partition of that.
+ */
+export interface SourceKey {
+  readonly key: string;
+  /** Whether this may be a redelivery; else the key is kept for one that comes later. */
+  readonly isLookedUp: boolean;
+}
+
 /** What an append to a stream may ask for. */
 export interface StreamAppendOptions {
   readonly dedupeKeys?: readonly (string | null)[];
+  /** Where a message has no dedupe key: what its source's redelivery of it is known by. */
+  readonly sourceKeys?: readonly (SourceKey | null)[];
   /** The partition, instead of the one that the message itself would choose. */
   readonly partition?: number;
   /** Only with one partition, or with `partition`. @throws ConflictError with `end` */
@@ -21,6 +33,8 @@ export interface StreamAppendOptions {
 export class Stream {
   readonly name: string;
   readonly partitions: readonly Partition[];
+  /** Asked before an append to a partition; null: all is taken. @throws StreamFullError */
+  guard: ((partition: number) => void) | null = null;
   #turn = 0;
 
   constructor(name: string, partitions: readonly Partition[]) {
@@ -34,51 +48,59 @@ export class Stream {
     return this.partitions.every((partition) => partition.offsetEnd === 0);
   }
 
+  /** How often appends to any partition have failed that were taken already. */
+  get failures(): number {
+    return this.partitions.reduce((sum, { failures }) => sum + failures, 0);
+  }
+
   /** The partition that a message belongs to. */
-  choose(message: Message, dedupeKey: string | null): number {
+  choose(message: Message, dedupeKey: string | null, sourceKey: string | null = null): number {
     const count = this.partitions.length;
     if (count === 1) return 0;
     if (message.key !== null) return partitionOf(message.key, count);
     if (dedupeKey !== null) return partitionOf(encodeText(dedupeKey), count);
     const from = message.origin?.partition ?? null;
     if (from !== null) return from % count;
+    if (sourceKey !== null) return partitionOf(encodeText(sourceKey), count);
     this.#turn = (this.#turn + 1) % count;
     return this.#turn;
   }
 
-  /** Appends one message. The receipt is true once `durable` has resolved. */
+  /**
+   * Appends one message. The receipt is true once `durable` has resolved. Throws as a partition's
+   * `append` does. @throws StreamFullError
+   */
   appendOne(
     message: Message,
-    options: { dedupeKey?: string | null; partition?: number; expectedOffset?: Offset } = {},
+    options: {
+      dedupeKey?: string | null;
+      sourceKey?: SourceKey | null;
+      partition?: number;
+      expectedOffset?: Offset;
+    } = {},
   ): { readonly durable: Promise<void>; readonly receipt: Receipt } {
     const dedupeKey = options.dedupeKey ?? null;
-    const index = options.partition ?? this.choose(message, dedupeKey);
-    const { expectedOffset } = options;
-    const appended = this.#partition(index).append(
-      [message],
-      expectedOffset === undefined
-        ? { dedupeKeys: [dedupeKey] }
-        : { dedupeKeys: [dedupeKey], expectedOffset },
-    );
+    const { expectedOffset, sourceKey = null } = options;
+    const index = options.partition ?? this.choose(message, dedupeKey, sourceKey?.key);
+    this.guard?.(index);
+    const asked: AppendOptions = {
+      dedupeKeys: [dedupeKey ?? sourceKey?.key ?? null],
+      ...(expectedOffset === undefined ? null : { expectedOffset }),
+      ...(dedupeKey !== null || sourceKey?.isLookedUp !== false ? null : { isLookedUp: [false] }),
+    };
+    const appended = this.#partition(index).append([message], asked);
     return { durable: appended.durable, receipt: appended.receipt(0) };
   }
 
   /**
    * Appends messages in order (within each partition) as one call: all are refused together when
-   * the input is wrong. The receipts are in the order of the messages.
+   * the input is wrong. The receipts are in the order of the messages. @throws StreamFullError
    */
   append(
     messages: readonly Message[],
     options: StreamAppendOptions = {},
   ): { readonly durable: Promise<void>; readonly receipts: readonly Receipt[] } {
-    const groups = new Map<number, number[]>();
-    for (const [index, message] of messages.entries()) {
-      const key = options.dedupeKeys?.[index] ?? null;
-      const chosen = options.partition ?? this.choose(message, key);
-      const group = groups.get(chosen);
-      if (group === undefined) groups.set(chosen, [index]);
-      else group.push(index);
-    }
+    const groups = this.#groupsOf(messages, options);
     const { expectedOffset } = options;
     if (expectedOffset !== undefined && groups.size > 1) {
       throw new ConflictError("conflict", "a condition on the end needs one partition");
@@ -91,6 +113,7 @@ export class Stream {
       messages: pick(messages, indexes),
       options: optionsOf(options, indexes),
     }));
+    for (const index of groups.keys()) this.guard?.(index);
     // What one partition would refuse is refused before another one has taken its part.
     if (parts.length > 1)
       for (const each of parts) each.partition.check(each.messages, each.options);
@@ -102,6 +125,23 @@ export class Stream {
     const [only] = waits;
     const durable = waits.length === 1 && only !== undefined ? only : allDurable(waits);
     return { durable, receipts };
+  }
+
+  /** Which of the messages go to each partition, in their order. */
+  #groupsOf(
+    messages: readonly Message[],
+    options: StreamAppendOptions,
+  ): ReadonlyMap<number, readonly number[]> {
+    const groups = new Map<number, number[]>();
+    for (const [index, message] of messages.entries()) {
+      const key = options.dedupeKeys?.[index] ?? null;
+      const sourceKey = options.sourceKeys?.[index]?.key;
+      const chosen = options.partition ?? this.choose(message, key, sourceKey);
+      const group = groups.get(chosen);
+      if (group === undefined) groups.set(chosen, [index]);
+      else group.push(index);
+    }
+    return groups;
   }
 
   #partition(index: number): Partition {
@@ -120,9 +160,14 @@ function pick(messages: readonly Message[], indexes: readonly number[]): Message
 }
 
 function optionsOf(options: StreamAppendOptions, indexes: readonly number[]): AppendOptions {
-  const dedupeKeys = indexes.map((index) => options.dedupeKeys?.[index] ?? null);
-  const { expectedOffset } = options;
-  return expectedOffset === undefined ? { dedupeKeys } : { dedupeKeys, expectedOffset };
+  const { expectedOffset, dedupeKeys: own, sourceKeys } = options;
+  const dedupeKeys = indexes.map((index) => own?.[index] ?? sourceKeys?.[index]?.key ?? null);
+  const condition = expectedOffset === undefined ? {} : { expectedOffset };
+  if (sourceKeys === undefined) return { dedupeKeys, ...condition };
+  const isLookedUp = indexes.map(
+    (index) => (own?.[index] ?? null) !== null || sourceKeys[index]?.isLookedUp !== false,
+  );
+  return { dedupeKeys, isLookedUp, ...condition };
 }
 
 async function allDurable(waits: readonly Promise<void>[]): Promise<void> {
@@ -165,10 +210,12 @@ export class Streams {
   }
 
   /**
-   * Says how many partitions a stream shall have. Returns false when it holds messages under
-   * another count: that is fixed. An empty stream is made anew.
+   * Says how many partitions a stream shall have, and whether its messages are found by their keys.
+   * Returns false when it holds messages under another count: that is fixed. An empty stream is
+   * made anew.
    */
-  define(name: string, count: number): boolean {
+  define(name: string, count: number, indexKey = false): boolean {
+    this.#log.keepIndex(name, indexKey);
     const known = this.#streams.get(name);
     if (known !== undefined && known.partitions.length !== count) {
       if (!known.isEmpty) return false;

@@ -1,44 +1,59 @@
 /**
- * The newest batches of a partition, as they were written: readers at the end share them and decode
- * each message once. Bounded in bytes; the oldest go first, readers further back use the disk.
+ * The newest commit groups of a partition, as they were written: readers at the end share them and
+ * decode each message once. Bounded by the memory that the groups hold, what is unused of their
+ * buffers included; the oldest go first, readers further back use the disk. Memory that no reader
+ * has looked into is used for groups to come.
  */
-import { BATCH_HEADER_BYTES, type BatchHeader, decodeBatch } from "./batch.ts";
+import { type BatchHeader, decodeBatch } from "./batch.ts";
+import type { GroupBytes } from "./group-buffer.ts";
 import type { Offset, PartitionId } from "./log.ts";
 import type { StoredRecord } from "./record.ts";
 
+/** A group that is on disk: its memory, and its batches with their places in there. */
+export interface TailGroup {
+  readonly memory: GroupBytes;
+  readonly batches: readonly { readonly header: BatchHeader; readonly start: number }[];
+}
+
 interface TailBatch {
   readonly header: BatchHeader;
-  readonly bytes: Buffer;
   readonly start: number;
+  readonly group: HeldGroup;
   records: readonly StoredRecord[] | null;
+}
+
+interface HeldGroup {
+  readonly memory: GroupBytes;
+  readonly batchCount: number;
+  /** Readers hold records, which are views over its memory. */
+  isRead: boolean;
 }
 
 /** A bounded window over a partition's end. */
 export class Tail {
   readonly #id: PartitionId;
   readonly #bytesMax: number;
+  readonly #release: (memory: GroupBytes) => void;
+  readonly #groups: HeldGroup[] = [];
   readonly #batches: TailBatch[] = [];
   #bytes = 0;
 
-  constructor(id: PartitionId, bytesMax: number) {
+  /** `release` gets the memory of groups that have left and that nobody looks at. */
+  constructor(id: PartitionId, bytesMax: number, release: (memory: GroupBytes) => void) {
     this.#id = id;
     this.#bytesMax = bytesMax;
+    this.#release = release;
   }
 
-  /** Adds a durable batch; its bytes must not change any more. */
-  push(header: BatchHeader, bytes: Buffer, start: number): void {
-    this.#batches.push({ header, bytes, start, records: null });
-    this.#bytes += BATCH_HEADER_BYTES + header.payloadBytes;
-    while (this.#bytes > this.#bytesMax && this.#batches.length > 1) {
-      const gone = this.#batches.shift();
-      this.#bytes -= BATCH_HEADER_BYTES + (gone?.header.payloadBytes ?? 0);
+  /** Adds a durable group; its bytes must not change any more. */
+  push({ memory, batches }: TailGroup): void {
+    const group: HeldGroup = { memory, batchCount: batches.length, isRead: false };
+    this.#groups.push(group);
+    this.#bytes += memory.bytes.length;
+    for (const { header, start } of batches) {
+      this.#batches.push({ header, start, group, records: null });
     }
-  }
-
-  /** Forgets everything. */
-  clear(): void {
-    this.#batches.length = 0;
-    this.#bytes = 0;
+    while (this.#bytes > this.#bytesMax) this.#dropOldest();
   }
 
   /** The records of the batch that holds an offset; null when it is not (or no longer) here. */
@@ -55,7 +70,16 @@ export class Tail {
     }
     const batch = this.#batches[low];
     if (batch === undefined || offset >= batch.header.baseOffset + batch.header.count) return null;
-    batch.records ??= decodeBatch(batch.bytes, batch.start, batch.header, this.#id);
+    batch.group.isRead = true;
+    batch.records ??= decodeBatch(batch.group.memory.bytes, batch.start, batch.header, this.#id);
     return batch.records;
+  }
+
+  #dropOldest(): void {
+    const gone = this.#groups.shift();
+    if (gone === undefined) return;
+    this.#batches.splice(0, gone.batchCount);
+    this.#bytes -= gone.memory.bytes.length;
+    if (!gone.isRead) this.#release(gone.memory);
   }
 }

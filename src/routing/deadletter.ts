@@ -4,8 +4,8 @@
  * message stood and how often it was tried.
  */
 import type { Clock } from "../clock.ts";
-import { reasonLengthMax } from "../limits.ts";
-import { type Message, type StoredMessage, textHeader } from "../message.ts";
+import { originTextMax, reasonLengthMax } from "../limits.ts";
+import { type Message, type Origin, type StoredMessage, textHeader } from "../message.ts";
 
 /** Header names that a dead letter adds. */
 export const DEAD_LETTER_HEADERS = {
@@ -15,6 +15,8 @@ export const DEAD_LETTER_HEADERS = {
   revision: "isthmus-revision",
   attempts: "isthmus-attempts",
   position: "isthmus-position",
+  timestamp: "isthmus-timestamp",
+  origin: "isthmus-origin",
 } as const;
 
 /** Why a route gave a message up. */
@@ -36,6 +38,7 @@ export function deadLetter(message: StoredMessage, cause: DeadLetterCause, clock
   const names = DEAD_LETTER_HEADERS;
   const position = `${message.stream}/${message.partition}/${message.offset}`;
   const { origin } = message;
+  const cameFrom = origin === null ? "" : originText(origin);
   return {
     id: message.id,
     key: message.key,
@@ -48,6 +51,8 @@ export function deadLetter(message: StoredMessage, cause: DeadLetterCause, clock
       textHeader(names.revision, String(cause.revision)),
       textHeader(names.attempts, String(cause.attempts)),
       textHeader(names.position, position),
+      textHeader(names.timestamp, String(message.timestampMs)),
+      ...(cameFrom === "" ? [] : [textHeader(names.origin, cameFrom)]),
     ],
     body: message.body,
     timestampMs: clock.nowMs(),
@@ -59,4 +64,12 @@ export function deadLetter(message: StoredMessage, cause: DeadLetterCause, clock
       hops: origin?.hops ?? [],
     },
   };
+}
+
+/** Where a message came from, so that it can be sent again as it was; without how it was signed. */
+function originText(origin: Origin): string {
+  const { bridge, address, partition, offset, hops, params, principal, redelivered } = origin;
+  const kept = { bridge, address, partition, offset, hops, params, principal, redelivered };
+  const text = JSON.stringify(kept);
+  return text.length <= originTextMax ? text : "";
 }

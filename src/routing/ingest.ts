@@ -1,6 +1,7 @@
 /**
  * The loop of the way in: source → log → ack. A delivery is acked only after the append of all its
- * messages is on disk; many deliveries may be on their way to the disk at once.
+ * messages is on disk; many deliveries may be on their way to the disk at once, those of a source
+ * partition in their order (in-order.ts). One that has a place in its source is appended once.
  */
 import type { Delivery, Source } from "../bridge.ts";
 import { backoffMs } from "../backoff.ts";
@@ -12,13 +13,17 @@ import {
   reconnectDelayMaxMs,
   reconnectDelayMinMs,
 } from "../limits.ts";
-import type { Stream } from "../log/stream.ts";
+import type { SourceKey, Stream } from "../log/stream.ts";
 import { type Message, textHeader } from "../message.ts";
 import { DEAD_LETTER_HEADERS } from "./deadletter.ts";
+import { InOrder, type Turn } from "./in-order.ts";
+import { sourceKey } from "./source-key.ts";
 
 /** What happens to a message between the source and the stream. */
 export interface Intake {
   readonly name: string;
+  /** What it reads, as text: the same places of another one are other messages. */
+  readonly identity: string;
   readonly stream: Stream;
   /** Where messages go that the log can't hold. */
   readonly dead: Stream;
@@ -39,18 +44,22 @@ export interface Intake {
  */
 export async function ingest(source: Source, intake: Intake, signal: AbortSignal): Promise<void> {
   const underWay = new Set<Promise<void>>();
+  const orders = new Map<number | null, InOrder>();
   const lost = new AbortController();
   const either = AbortSignal.any([signal, lost.signal]);
   let failure: unknown = null;
+  const lose = (error: unknown): void => {
+    failure ??= error;
+    lost.abort();
+  };
   try {
     for (;;) {
       const delivery = await source.receive(either);
       if (delivery === null) break;
-      const settled = settle(delivery, intake, either)
-        .catch((error: unknown) => {
-          failure ??= error;
-          lost.abort();
-        })
+      const order = orderOf(delivery, orders, intake.stream);
+      const place = { order, turn: order.enter(), signal: either, lose };
+      const settled = settle(delivery, intake, place)
+        .catch(lose)
         .finally(() => underWay.delete(settled));
       underWay.add(settled);
       if (underWay.size >= ingestInFlight) await Promise.race(underWay);
@@ -68,16 +77,51 @@ export async function ingest(source: Source, intake: Intake, signal: AbortSignal
   }
 }
 
+/** The order of the delivery's partition; of sources without partitions there is one. */
+function orderOf(
+  { messages }: Delivery,
+  orders: Map<number | null, InOrder>,
+  stream: Stream,
+): InOrder {
+  const partition = messages[0]?.origin?.partition ?? null;
+  const known = orders.get(partition) ?? new InOrder(() => stream.failures);
+  orders.set(partition, known);
+  return known;
+}
+
+interface Place {
+  readonly order: InOrder;
+  readonly turn: Turn;
+  readonly signal: AbortSignal;
+  /** Gives the source up, at once: nothing that comes later is appended. */
+  readonly lose: (error: unknown) => void;
+}
+
 /** Appends all of a delivery, waits for the disk, acks. */
-async function settle(delivery: Delivery, intake: Intake, signal: AbortSignal): Promise<void> {
+async function settle(delivery: Delivery, intake: Intake, place: Place): Promise<void> {
+  try {
+    if (!(await keep(delivery, intake, place))) return;
+  } catch (error) {
+    place.lose(error);
+    return;
+  } finally {
+    place.order.leave(place.turn);
+  }
+  await delivery.ack();
+  intake.onTaken(delivery.messages.length);
+}
+
+/** Appends in order until all of it is on disk; false when aborted before. */
+async function keep(
+  delivery: Delivery,
+  intake: Intake,
+  { order, turn, signal }: Place,
+): Promise<boolean> {
   const { clock, random, warn } = intake;
   const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
   for (let failures = 1; !signal.aborted; failures++) {
     try {
-      await append(delivery.messages, intake);
-      await delivery.ack();
-      intake.onTaken(delivery.messages.length);
-      return;
+      return await order.append(turn, () => append(delivery, intake), signal);
     } catch (error) {
       const canWait =
         (error instanceof StorageError && !error.fatal) ||
@@ -88,39 +132,53 @@ async function settle(delivery: Delivery, intake: Intake, signal: AbortSignal): 
       await clock.sleep(backoffMs(failures, bounds, random), signal);
     }
   }
+  return false;
 }
 
-async function append(messages: readonly Message[], intake: Intake): Promise<void> {
-  const prepared = messages.map(intake.prepare);
+interface Prepared {
+  readonly message: Message;
+  readonly dedupeKey: string | null;
+  readonly sourceKey: SourceKey | null;
+}
+
+/** Appends at once, in the caller's turn; the promise is of the disk. Throws as an append does. */
+function append({ messages, ids }: Delivery, intake: Intake): Promise<void> {
+  const prepared = messages.map((message, index) => {
+    const key = sourceKey(intake.identity, message, ids?.[index] ?? null);
+    return { ...intake.prepare(message), sourceKey: key };
+  });
   try {
-    const { durable } = intake.stream.append(
+    return intake.stream.append(
       prepared.map(({ message }) => message),
-      { dedupeKeys: prepared.map(({ dedupeKey }) => dedupeKey) },
-    );
-    await durable;
+      {
+        dedupeKeys: prepared.map(({ dedupeKey }) => dedupeKey),
+        sourceKeys: prepared.map((each) => each.sourceKey),
+      },
+    ).durable;
   } catch (error) {
     const isRefusal =
       error instanceof InvalidError || (error instanceof LimitError && !error.retryable);
     if (!isRefusal) throw error;
     // The append was refused as a whole: one by one, so that only what can't be kept is set aside.
-    await appendEach(prepared, intake);
+    return appendEach(prepared, intake);
   }
 }
 
-async function appendEach(
-  prepared: readonly { readonly message: Message; readonly dedupeKey: string | null }[],
-  intake: Intake,
-): Promise<void> {
+/** What of it is appended before one has to wait is known by its source key when it comes again. */
+async function appendEach(prepared: readonly Prepared[], intake: Intake): Promise<void> {
   const waits: Promise<void>[] = [];
-  for (const { message, dedupeKey } of prepared) {
+  for (const { message, ...keys } of prepared) {
     try {
-      waits.push(intake.stream.appendOne(message, { dedupeKey }).durable);
+      waits.push(intake.stream.appendOne(message, keys).durable);
     } catch (error) {
       const isRefusal =
         error instanceof InvalidError || (error instanceof LimitError && !error.retryable);
       if (!isRefusal) throw error;
       intake.warn(`source ${intake.name}: a message can't be kept: ${error.message}`);
-      waits.push(intake.dead.appendOne(remains(message, error.message)).durable);
+      const { sourceKey: key } = keys;
+      waits.push(
+        intake.dead.appendOne(remains(message, error.message), { sourceKey: key }).durable,
+      );
     }
   }
   await Promise.all(waits);

@@ -41,6 +41,12 @@ export function dedupeFrom(
   return `${name}#${new Bun.CryptoHasher("sha256").update(value).digest("hex")}`;
 }
 
+/** The message under another key. */
+export function withKey(message: Message, key: Uint8Array | null): Message {
+  const { id, properties, headers, body, timestampMs, origin } = message;
+  return { id, key, properties, headers, body, timestampMs, origin };
+}
+
 function attempt<T>(work: () => T, failed: () => void): T | null {
   try {
     return work();

@@ -1,32 +1,32 @@
 /**
  * A route: one rule and one of its targets on one partition. The loop of the way out:
- * read → where → set → send → save the cursor. The cursor moves only after the sink has confirmed,
- * or the message stands in the dead-letter stream; everything else follows from that.
+ * read → where → set → send → save the cursor. A message is finished when the sink has confirmed
+ * it, or when it stands durably among the dead letters or those that wait; the cursor passes only
+ * what is finished. Everything else follows from that.
+ *
+ * `order: partition` sends batch by batch (sender.ts), the others by lanes (lanes.ts); what waits
+ * long stands in the route's own stream (wait.ts).
  */
-import type { Outgoing } from "../bridge.ts";
 import { backoffMs } from "../backoff.ts";
 import { nextTurn } from "../clock.ts";
-import { DisconnectedError, errorText, GapError, LimitError, StorageError } from "../errors.ts";
+import { errorText, GapError, LimitError, StorageError } from "../errors.ts";
 import {
   reconnectDelayMaxMs,
   reconnectDelayMinMs,
   routeBatchBytes,
   routeBatchMessages,
   stopTimeoutMs,
+  windowOffsetsMax,
 } from "../limits.ts";
-import type { Offset } from "../log/log.ts";
+import type { Batch, Offset } from "../log/log.ts";
 import type { StoredMessage } from "../message.ts";
-import { HeldSink } from "./held-sink.ts";
+import { EvaluationError } from "../rules/failure.ts";
+import { Delivery } from "./delivery.ts";
 import type { RouteParts, RunningRevision } from "./route-parts.ts";
 import { Saver } from "./saver.ts";
-import { type GivenUp, Sender, type Signals, type Work } from "./sender.ts";
-import type { RouteStatus } from "./status.ts";
+import { type ParkedKey, type RouteStatus, statusOf } from "./status.ts";
 import { within } from "./within.ts";
-
-interface Chosen {
-  readonly work: readonly Work[];
-  readonly broken: readonly { readonly message: StoredMessage; readonly reason: string }[];
-}
+import { laneOf } from "./work.ts";
 
 /** A running route. Start it once, stop it once. */
 export class Route {
@@ -34,25 +34,34 @@ export class Route {
   readonly #revisions = new Map<number, RunningRevision>();
   readonly #stop = new AbortController();
   readonly #abort = new AbortController();
-  readonly #sink: HeldSink;
   readonly #saver: Saver;
+  readonly #delivery: Delivery;
   #loop: Promise<void> = Promise.resolve();
   #warming: Promise<void> = Promise.resolve();
   #wakeDisabled: (() => void) | null = null;
+  /** The revision whose messages are on their way; null before the first. */
+  #current: number | null = null;
   /** Swaps that were made, and how many of them are on disk. */
   #swaps = 0;
   #savedSwaps = 0;
-  #state: RouteStatus["state"] = "running";
-  #error: string | null = null;
-  #attempts = 0;
-  #oldestMs = 0;
 
   constructor(parts: RouteParts) {
     this.#parts = parts;
-    const { states, stateKey: key, progress, events, clock } = parts;
-    this.#sink = new HeldSink(clock);
-    this.#saver = new Saver({ states, key, encode: () => progress.encode(), warn: events.warn });
-    for (const revision of parts.revisions) this.#revisions.set(revision.revision, revision);
+    const { states, stateKey: key, progress, events } = parts;
+    this.#saver = new Saver({
+      states,
+      key,
+      encode: () => progress.encode(),
+      place: () => this.#delivery.nextWaiting,
+      warn: events.warn,
+    });
+    this.#delivery = new Delivery({
+      ...parts,
+      stop: this.#stop.signal,
+      abort: this.#abort.signal,
+      revision: (number) => this.#revision(number) ?? this.#revisionAt(progress.next),
+      save: () => this.#saver.soon(),
+    });
   }
 
   /** Begins to run and opens its target; a disabled one waits to be swapped. */
@@ -62,27 +71,78 @@ export class Route {
   }
 
   get status(): RouteStatus {
-    const { progress, partition, ruleName, targetName, clock } = this.#parts;
-    const isBehind = progress.next < partition.offsetEnd;
-    return {
-      rule: ruleName,
-      target: targetName,
-      stream: partition.id.stream,
-      partition: partition.id.index,
-      state: this.#revisions.get(progress.revision)?.enabled === false ? "disabled" : this.#state,
-      revision: progress.revision,
-      offset: progress.next,
-      end: partition.offsetEnd,
-      lagMs: isBehind && this.#oldestMs > 0 ? Math.max(0, clock.nowMs() - this.#oldestMs) : 0,
-      attempts: this.#attempts,
-      error: this.#error,
-      counts: { ...progress.counts },
-    };
+    const isDisabled =
+      this.#revision(this.#parts.progress.revision)?.enabled === false ||
+      this.#delivery.sinks.disabled !== null;
+    return statusOf(this.#parts, { ...this.#delivery.state, isDisabled });
   }
 
   /** The first offset that the route has not finished. */
   get next(): Offset {
     return this.#parts.progress.next;
+  }
+
+  /** The first place of its waiting messages that it needs, after a crash, too. */
+  get nextWaiting(): Offset {
+    return this.#saver.savedPlace;
+  }
+
+  /** Keys that wait for an operator. */
+  parked(): readonly ParkedKey[] {
+    return this.#delivery.wait.parked();
+  }
+
+  /**
+   * Lets the parked messages of one lane (of `parked`), or of all, be tried again from their first
+   * attempt, in their order. Resolves with the number of keys once that is durable.
+   */
+  release(lane: string | null): Promise<number> {
+    return this.#delivery.wait.release(lane);
+  }
+
+  /**
+   * Pauses it, or lets it go on, which asks a disabled target again; resolves when that is on disk.
+   * @throws StorageError
+   */
+  async setPaused(isPaused: boolean): Promise<void> {
+    this.#parts.progress.isPaused = isPaused;
+    if (!isPaused) await this.enable();
+    this.#delivery.lookAgain();
+    await this.#saver.now();
+  }
+
+  /** Whether what waits is known: nothing can be sent again, nor the cursor be moved, before. */
+  get isBegun(): boolean {
+    return this.#delivery.isBegun;
+  }
+
+  /** How many messages between two offsets have been finished, as an upper bound. */
+  get doneAbove(): number {
+    return this.#parts.progress.window.doneCount;
+  }
+
+  /** The newest revision. */
+  get revision(): RunningRevision {
+    return this.#revisionAt(this.#parts.partition.offsetEnd);
+  }
+
+  /**
+   * Sends a message (again) by the newest revision, behind those of its key that wait. Resolves
+   * once it stands durably among those that wait; false: it had been taken in by this `again`;
+   * null: there is no room now, or the route stops.
+   */
+  async takeAgain(message: StoredMessage, again: string): Promise<boolean | null> {
+    const { wait } = this.#delivery;
+    const { revision, order, target, enabled } = this.revision;
+    const lane = laneOf(order, keyOf(target, message), message.offset);
+    const isOpen = enabled && this.isBegun && !this.#stop.signal.aborted;
+    if (!isOpen || !wait.hasRoom || !wait.canHold(lane)) return null;
+    return await wait.takeAgain(message, { lane, revision }, again);
+  }
+
+  /** Whether another revision fits before the route has come to the latest ones. */
+  get canSwap(): boolean {
+    return this.#parts.progress.canSwap;
   }
 
   /**
@@ -97,14 +157,25 @@ export class Route {
       throw new LimitError("rate-limited", message);
     }
     const skipped = new Set<number>();
-    for (const each of this.#revisions.values()) if (!each.enabled) skipped.add(each.revision);
+    for (const { revision: number } of progress.boundaries) {
+      if (this.#revision(number)?.enabled === false) skipped.add(number);
+    }
     this.#revisions.set(revision.revision, revision);
     progress.swap(partition.offsetEnd, revision.revision, skipped);
-    this.#dropOldRevisions();
     this.#swaps++;
     this.#wakeDisabled?.();
-    this.#warming = this.#warming.then(() => this.#warmUp());
+    this.#warming = this.#warming.then(() => this.enable()).then(() => this.#warmUp());
     await this.#saveSwap();
+  }
+
+  /** Has a target asked again that wanted nothing more, by the next message. */
+  async enable(): Promise<void> {
+    try {
+      await this.#delivery.sinks.enable();
+    } catch (error) {
+      // It did not close in time and is left behind: the next message opens another.
+      this.#delivery.show("retrying", errorText(error));
+    }
   }
 
   /**
@@ -114,14 +185,14 @@ export class Route {
   async stop(): Promise<void> {
     this.#stop.abort();
     const { clock, events, ruleName } = this.#parts;
-    const loop = this.#loop;
+    const ending = this.#loop.then(() => this.#delivery.ended());
     try {
-      await within(loop, { clock, ms: stopTimeoutMs }).catch(() => {
+      await within(ending, { clock, ms: stopTimeoutMs }).catch(() => {
         this.#abort.abort();
-        return within(loop, { clock, ms: stopTimeoutMs });
+        return within(ending, { clock, ms: stopTimeoutMs });
       });
       await this.#warming;
-      await this.#sink.drop();
+      await this.#delivery.sinks.keepOnly(new Set());
     } catch (error) {
       events.warn(`a route of rule ${ruleName} did not end: ${errorText(error)}`);
     }
@@ -130,22 +201,24 @@ export class Route {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
+    const { clock, random, events, progress } = this.#parts;
+    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
     let failures = 0;
     while (!signal.aborted) {
       try {
+        await this.#delivery.begin();
         await this.#step();
         failures = 0;
       } catch (error) {
         // A gap is passed and told; anything else is tried again, with what it said on show.
         if (error instanceof GapError) {
-          this.#parts.events.onGap(error);
-          this.#parts.progress.skipTo(error.to);
+          events.onGap(error);
+          progress.skipTo(error.to);
           continue;
         }
         failures++;
-        this.#show("blocked", errorText(error));
-        const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
-        await this.#parts.clock.sleep(backoffMs(failures, bounds, this.#parts.random), signal);
+        this.#delivery.show("blocked", errorText(error));
+        await clock.sleep(backoffMs(failures, bounds, random), signal);
       }
     }
   }
@@ -153,171 +226,83 @@ export class Route {
   /** One batch of one revision. */
   async #step(): Promise<void> {
     const { progress, partition } = this.#parts;
-    const revision = this.#revisionAt(progress.next);
-    if (!revision.enabled) {
+    const { window } = progress;
+    await this.#delivery.opened();
+    if (this.#stop.signal.aborted) return;
+    if (!this.#revisionAt(window.readAt).enabled) {
       await this.#waitDisabled();
       return;
     }
-    const batch = await partition.read(progress.next, {
-      messagesMax: routeBatchMessages,
+    await this.#delivery.room();
+    const batch = await partition.read(window.readAt, {
+      messagesMax: Math.max(1, Math.min(routeBatchMessages, window.room)),
       bytesMax: routeBatchBytes,
       signal: this.#stop.signal,
     });
-    if (batch === null) {
-      if (this.#stop.signal.aborted) return;
-      throw new StorageError("the log is closed");
-    }
+    if (this.#stop.signal.aborted) return;
+    if (batch === null) throw new StorageError("the log is closed");
     if (this.#savedSwaps < this.#swaps) await this.#saveSwap();
-    const { messages, next } = this.#ofOneRevision(batch.messages, batch.next);
-    const first = messages[0];
-    if (first === undefined) return;
-    this.#oldestMs = first.appendedAtMs;
-    const current = this.#revisionAt(first.offset);
-    if (!current.enabled) {
+    const { messages, next } = this.#ofOneRevision(batch);
+    const [first] = messages;
+    if (first === undefined) {
+      await this.#delivery.drained();
+      progress.skipTo(next);
+      return;
+    }
+    const revision = this.#revisionAt(first.offset);
+    await this.#change(revision);
+    if (this.#stop.signal.aborted) return;
+    if (!revision.enabled) {
       progress.skipTo(first.offset);
       return;
     }
-    progress.begin(
-      messages.map((message) => message.offset),
-      next,
-    );
-    try {
-      await this.#finishBatch(messages, current);
-    } finally {
-      // Stopped or failed half-way: what is not finished is read again.
-      progress.abandon();
-    }
-    this.#show("running", null);
+    progress.take(messages, next);
+    if (revision.order === "partition") await this.#delivery.inOrder(messages, revision);
+    else this.#delivery.byLanes(messages, revision);
     await nextTurn();
   }
 
-  async #finishBatch(messages: readonly StoredMessage[], revision: RunningRevision): Promise<void> {
-    const { progress } = this.#parts;
-    const signals: Signals = { stop: this.#stop.signal, abort: this.#abort.signal };
-    let isFirst = true;
-    while (!signals.stop.aborted) {
-      const open = messages.filter((message) => !progress.isDone(message.offset));
-      const { work, broken } = this.#choose(open, revision);
-      const isBlocked = revision.blocks && broken.length > 0;
-      if (!isBlocked) await this.#giveUpAll(broken, revision);
-      const sender = this.#sender(revision);
-      if (isFirst && progress.failingSinceMs > 0) {
-        const { attempts, failingSinceMs } = progress;
-        sender.resume(progress.next, { attempts, sinceMs: failingSinceMs });
-      }
-      isFirst = false;
-      // Nothing passes a message that keeps its place.
-      const barrier = isBlocked ? (broken[0]?.message.offset ?? 0) : Number.POSITIVE_INFINITY;
-      const free = work.filter(({ message }) => message.offset < barrier);
-      const isOver = await sender.deliver(free, signals);
-      this.#saver.soon();
-      if (!isOver && !signals.stop.aborted)
-        throw new DisconnectedError("the target was not opened");
-      if (isBlocked) await this.#giveUpAll(broken.slice(0, 1), revision);
-      if (messages.every((message) => progress.isDone(message.offset))) return;
+  /** Before a revision's first message is sent, those of the one before it are finished. */
+  async #change({ revision }: RunningRevision): Promise<void> {
+    if (this.#current === revision) return;
+    await this.#delivery.drained();
+    if (this.#stop.signal.aborted) return;
+    this.#current = revision;
+    const named = new Set(this.#parts.progress.boundaries.map((each) => each.revision));
+    for (const known of this.#revisions.keys()) {
+      if (!named.has(known)) this.#revisions.delete(known);
     }
+    await this.#delivery.sinks.keepOnly(named.union(this.#delivery.revisionsUnderWay));
   }
 
-  async #giveUpAll(broken: Chosen["broken"], revision: RunningRevision): Promise<void> {
-    for (const { message, reason } of broken) {
-      await this.#giveUp({ message, revision }, { reason, attempts: 1 });
-    }
-  }
-
-  /** Which messages go out and how; what `where` leaves out is finished here. */
-  #choose(messages: readonly StoredMessage[], revision: RunningRevision): Chosen {
-    const work: Work[] = [];
-    const broken: { message: StoredMessage; reason: string }[] = [];
-    for (const message of messages) {
-      const matched = revision.rule.matches(message);
-      if (matched !== "yes") {
-        this.#finish(message.offset, matched === "no" ? "filtered" : "failed");
-        continue;
-      }
-      try {
-        work.push({ message, outgoing: this.#render(message, revision) });
-      } catch (error) {
-        broken.push({ message, reason: errorText(error) });
-      }
-    }
-    return { work, broken };
-  }
-
-  #render(message: StoredMessage, revision: RunningRevision): Outgoing {
-    return revision.target.render(message);
-  }
-
-  #sender(revision: RunningRevision): Sender {
-    const { clock, random, events } = this.#parts;
-    return new Sender({
-      clock,
-      random,
-      failure: revision.failure,
-      retry: revision.target.document.retry,
-      blocks: revision.blocks,
-      sink: (signal) => this.#sink.get(revision.revision, revision.openSink, signal),
-      dropSink: () => this.#sink.drop(),
-      onSent: ({ message }) => this.#finish(message.offset, "delivered"),
-      onGivenUp: ({ message }, given) => this.#giveUp({ message, revision }, given),
-      onTrouble: ({ message }, reason, { attempts, sinceMs }) => {
-        events.onRetry();
-        this.#show("retrying", reason);
-        if (message.offset !== this.#parts.progress.next) return;
-        this.#attempts = attempts;
-        this.#parts.progress.attempts = attempts;
-        this.#parts.progress.failingSinceMs = sinceMs;
-        this.#saver.soon();
-      },
-    });
-  }
-
-  /** A message that will not be sent goes to the dead letters, or stops the route. */
-  async #giveUp(
-    { message, revision }: { message: StoredMessage; revision: RunningRevision },
-    given: GivenUp,
-  ): Promise<void> {
-    const { bury, ruleName, targetName, clock, random, stateKey, progress } = this.#parts;
-    const cause = { rule: ruleName, target: targetName, revision: revision.revision, ...given };
-    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
-    for (let failures = 1; !this.#abort.signal.aborted; failures++) {
-      if (revision.blocks) {
-        this.#show("blocked", given.reason);
-        await clock.sleep(reconnectDelayMaxMs, this.#stop.signal);
-        return;
-      }
-      try {
-        await bury(message, cause, `${stateKey}/${progress.life}/${message.offset}/dead`);
-        this.#finish(message.offset, "deadLettered");
-        return;
-      } catch (error) {
-        this.#show("retrying", `the dead letter can't be kept: ${errorText(error)}`);
-        await clock.sleep(backoffMs(failures, bounds, random), this.#stop.signal);
-        if (this.#stop.signal.aborted) return;
-      }
-    }
-  }
-
-  #finish(offset: Offset, how: "delivered" | "filtered" | "failed" | "deadLettered"): void {
-    this.#parts.progress.finish(offset, how);
-    this.#attempts = this.#parts.progress.attempts;
-    this.#parts.events.onFinished(how);
+  #revision(revision: number): RunningRevision | null {
+    const known = this.#revisions.get(revision) ?? this.#parts.revision(revision);
+    if (known !== null) this.#revisions.set(revision, known);
+    return known;
   }
 
   #revisionAt(offset: Offset): RunningRevision {
-    const found = this.#revisions.get(this.#parts.progress.revisionAt(offset));
-    if (found === undefined) throw new LimitError("too-large", "a revision of the rule is missing");
+    const found = this.#revision(this.#parts.progress.revisionAt(offset));
+    if (found === null) throw new LimitError("too-large", "a revision of the rule is missing");
     return found;
   }
 
-  /** The first messages of a batch that belong to one revision, and where the rest begins. */
-  #ofOneRevision(messages: readonly StoredMessage[], batchNext: Offset) {
+  /**
+   * The first messages of a batch that belong to one revision and fit into the window, and where
+   * the rest begins. None: what comes lies beyond the window, which has to be drained first.
+   */
+  #ofOneRevision({ messages, next }: Batch): {
+    readonly messages: readonly StoredMessage[];
+    readonly next: Offset;
+  } {
     const { progress } = this.#parts;
-    const first = messages[0];
-    if (first === undefined) return { messages, next: batchNext };
-    const revision = progress.revisionAt(first.offset);
-    const cut = messages.findIndex(({ offset }) => progress.revisionAt(offset) !== revision);
-    if (cut < 0) return { messages, next: batchNext };
-    return { messages: messages.slice(0, cut), next: messages[cut]?.offset ?? batchNext };
+    const [first] = messages;
+    if (first === undefined) return { messages, next };
+    const end = Math.min(progress.next + windowOffsetsMax, progress.revisionEnd(first.offset));
+    if ((messages.at(-1)?.offset ?? 0) < end) return { messages, next };
+    const cut = messages.find(({ offset }) => offset >= end);
+    if (cut === undefined) return { messages, next };
+    return { messages: messages.filter(({ offset }) => offset < cut.offset), next: cut.offset };
   }
 
   async #waitDisabled(): Promise<void> {
@@ -330,19 +315,14 @@ export class Route {
   }
 
   async #warmUp(): Promise<void> {
-    const { revision, enabled, openSink } = this.#revisionAt(this.#parts.progress.next);
-    if (!enabled) return;
+    const revision = this.#revisionAt(this.#parts.progress.next);
+    if (!revision.enabled) return;
     try {
-      await this.#sink.prepare(revision, openSink, this.#stop.signal);
+      await this.#delivery.sinks.get(revision, this.#stop.signal);
     } catch (error) {
       // Shown here, and met again by the first message.
-      this.#show("retrying", errorText(error));
+      this.#delivery.show("retrying", errorText(error));
     }
-  }
-
-  #show(state: RouteStatus["state"], error: string | null): void {
-    this.#state = state;
-    this.#error = error;
   }
 
   async #saveSwap(): Promise<void> {
@@ -350,11 +330,15 @@ export class Route {
     await this.#saver.now();
     this.#savedSwaps = Math.max(this.#savedSwaps, swaps);
   }
+}
 
-  #dropOldRevisions(): void {
-    const named = new Set(this.#parts.progress.boundaries.map(({ revision }) => revision));
-    for (const revision of this.#revisions.keys()) {
-      if (!named.has(revision)) this.#revisions.delete(revision);
-    }
+/** The key that goes out; of a message that can't be made, its own. */
+function keyOf(target: RunningRevision["target"], message: StoredMessage): Uint8Array | null {
+  if (target.renderAll !== null) return message.key;
+  try {
+    return target.render(message).message.key;
+  } catch (error) {
+    if (!(error instanceof EvaluationError)) throw error;
+    return message.key;
   }
 }

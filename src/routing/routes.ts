@@ -3,10 +3,12 @@
  * A route is known by rule, stream, partition and target name, never by its place in a list.
  */
 import type { BridgeModule, Capabilities, Sink } from "../bridge.ts";
+import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
 import { DisconnectedError } from "../errors.ts";
 import { connectTimeoutMs } from "../limits.ts";
 import type { Offset, Partition, States } from "../log/log.ts";
+import { WAIT_STREAM_PREFIX } from "../log/retention.ts";
 import type { Streams } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
 import type { Definition, RuleDocument, Start, TargetDocument } from "../rules/document.ts";
@@ -41,15 +43,29 @@ interface Planned {
   readonly partition: Partition;
 }
 
-interface Running {
+/** A route that runs, and which one it is. */
+export interface RunningRoute {
   readonly route: Route;
   readonly rule: string;
+  readonly target: string;
   readonly stream: string;
   readonly partition: number;
+}
+
+interface Running extends RunningRoute {
+  planned: Planned;
+  /** The stream of its messages that wait. */
+  readonly waiting: string;
   /** In the dedupe keys of what it appends to streams. */
-  readonly life: string;
+  readonly run: string;
   bridge: string | null;
   isEnabled: boolean;
+}
+
+/** The stream in which a route's messages wait: internal, and the route's alone. */
+export function waitStream(rule: string, stateKey: string): string {
+  const hash = new Bun.CryptoHasher("sha256").update(stateKey).digest("hex");
+  return `${WAIT_STREAM_PREFIX}${rule.slice(0, 40)}.${hash.slice(0, 16)}`;
 }
 
 /** The name of a route's state record. */
@@ -62,6 +78,8 @@ export class Routes {
   readonly #parts: RoutesParts;
   readonly #running = new Map<string, Running>();
   readonly #compiled = new WeakMap<Definition<RuleDocument>, CompiledRule>();
+  /** The rule whose cursors are being moved. */
+  #moving: string | null = null;
 
   constructor(parts: RoutesParts) {
     this.#parts = parts;
@@ -77,14 +95,69 @@ export class Routes {
     });
   }
 
-  /** The lowest offset that some enabled rule has not passed; the end when there is none. */
+  /** The lowest offset that some enabled rule has not passed; infinity when there is none. */
   passed(stream: string, partition: number): Offset {
-    let lowest = Number.POSITIVE_INFINITY;
+    return this.slowest(stream, partition)?.next ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** The enabled rule that is furthest behind; a paused one holds as well. Null: there is none. */
+  slowest(stream: string, partition: number): { rule: string; next: Offset } | null {
+    // Of a route that is being moved nobody knows what it needs.
+    if (this.#moving !== null) return { rule: this.#moving, next: 0 };
+    let slowest: { rule: string; next: Offset } | null = null;
     for (const each of this.#running.values()) {
-      if (each.stream !== stream || each.partition !== partition || !each.isEnabled) continue;
-      lowest = Math.min(lowest, each.route.next);
+      const isReader = each.stream === stream && each.partition === partition && each.isEnabled;
+      const isOwn = each.waiting === stream;
+      if (!isReader && !isOwn) continue;
+      const next = isOwn ? each.route.nextWaiting : each.route.next;
+      if (slowest === null || next < slowest.next) slowest = { rule: each.rule, next };
     }
-    return lowest;
+    return slowest;
+  }
+
+  /** The route of a rule's target on one partition of its stream. */
+  find(rule: string, target: string, partition: number): Route | null {
+    return this.of(rule, target).find((each) => each.partition === partition)?.route ?? null;
+  }
+
+  /** The routes of a rule, or of one of its targets. */
+  of(rule: string, target: string | null): readonly RunningRoute[] {
+    const named = [...this.#running.values()].filter((each) => each.rule === rule);
+    return named.filter((each) => target === null || each.target === target);
+  }
+
+  /**
+   * Moves the cursors of routes, all or none: each is stopped, and runs on from its new place when
+   * this resolves. @throws StorageError they run
+   * on; whether a crash keeps the move is open.
+   */
+  async seek(moves: ReadonlyMap<RunningRoute, Offset>): Promise<void> {
+    const chosen = [...this.#running].filter(([, running]) => moves.has(running));
+    this.#moving = chosen[0]?.[1].rule ?? null;
+    await this.#stopWhere((running) => moves.has(running));
+    try {
+      const records: [string, Uint8Array][] = [];
+      for (const [key, running] of chosen) {
+        const { rule, partition } = running.planned;
+        const { progress } = await this.#progress(key, rule.definition, partition);
+        progress.seek(moves.get(running) ?? progress.next);
+        records.push([key, progress.encode()]);
+      }
+      await this.#parts.states.save(records);
+    } finally {
+      for (const [key, { planned }] of chosen) {
+        const running = await this.#make(planned);
+        this.#running.set(key, running);
+        running.route.start();
+      }
+      this.#moving = null;
+    }
+  }
+
+  /** Rules that can't change now: some route of theirs has not come to too many changes yet. */
+  fullRules(): ReadonlySet<string> {
+    const full = [...this.#running.values()].filter(({ route }) => !route.canSwap);
+    return new Set(full.map(({ rule }) => rule));
   }
 
   /** Stops the routes that send through a bridge, keeping their progress. */
@@ -133,17 +206,20 @@ export class Routes {
     );
   }
 
-  async #swap({ key, rule, target }: Planned): Promise<void> {
+  async #swap(planned: Planned): Promise<void> {
+    const { key, rule, target } = planned;
     const running = this.#running.get(key);
     if (running === undefined) return;
-    const revision = this.#revisionOf(rule.definition, target.name, `${key}/${running.life}`);
+    const revision = this.#revisionOf(rule.definition, target.name, `${key}/${running.run}`);
     if (revision === null) return;
     running.isEnabled = revision.enabled;
     running.bridge = bridgeOf(target);
+    running.planned = planned;
     await running.route.swap(revision);
   }
 
-  async #make({ key, rule, target, partition }: Planned): Promise<Running> {
+  async #make(planned: Planned): Promise<Running> {
+    const { key, rule, target, partition } = planned;
     const { states, clock, random, events } = this.#parts;
     const { name, definition } = rule;
     const { progress, isSaved } = await this.#progress(key, definition, partition);
@@ -159,10 +235,8 @@ export class Routes {
     if (isOutdated) {
       progress.swap(partition.offsetEnd, newest, this.#disabledOf(definition, progress));
     }
-    const revisions = progress.boundaries
-      .map(({ revision }) => this.#known(definition, revision))
-      .map((each) => this.#revisionOf(each, target.name, `${key}/${progress.life}`))
-      .filter((each) => each !== null);
+    const run = `${key}/${progress.run}`;
+    const waiting = waitStream(name, key);
     if (isOutdated || !isSaved) await states.save([[key, progress.encode()]]);
     const route = new Route({
       ruleName: name,
@@ -170,7 +244,8 @@ export class Routes {
       partition,
       stateKey: key,
       progress,
-      revisions,
+      waiting: this.#waitingPartition(waiting),
+      revision: (revision) => this.#revisionOf(this.#known(definition, revision), target.name, run),
       states,
       bury: (message, cause, dedupeKey) => this.#bury(message, cause, dedupeKey),
       clock,
@@ -180,12 +255,21 @@ export class Routes {
     return {
       route,
       rule: name,
+      target: target.name,
       stream: partition.id.stream,
       partition: partition.id.index,
-      life: progress.life,
+      waiting,
+      run: progress.run,
+      planned,
       bridge: bridgeOf(target),
       isEnabled: definition.parsed.enabled,
     };
+  }
+
+  #waitingPartition(name: string): Partition {
+    const [only] = this.#parts.streams.stream(name).partitions;
+    assert(only !== undefined, "a stream has a partition");
+    return only;
   }
 
   /** Older revisions that were disabled: what waited under them belongs to the newest. */
@@ -216,13 +300,13 @@ export class Routes {
   }
 
   /**
-   * A revision of one route; null when that revision did not have the target. `life` names the
+   * A revision of one route; null when that revision did not have the target. `run` names the
    * route in dedupe keys.
    */
   #revisionOf(
     definition: Definition<RuleDocument>,
     targetName: string,
-    life: string,
+    run: string,
   ): RunningRevision | null {
     const rule = this.#compile(definition);
     const target = rule.targets.find(({ name }) => name === targetName);
@@ -233,8 +317,9 @@ export class Routes {
       rule,
       target,
       failure: this.#failureOf(target.document),
-      blocks: definition.parsed.onFailure === "block",
-      openSink: (signal) => this.#openSink(target.document, life, signal),
+      order: definition.parsed.order,
+      onFailure: definition.parsed.onFailure,
+      openSink: (signal) => this.#openSink(target.document, run, signal),
     };
   }
 
@@ -253,16 +338,17 @@ export class Routes {
     return this.#parts.modules.get(to.kind)?.capabilities.failure ?? "independent";
   }
 
-  async #openSink({ to }: TargetDocument, life: string, signal: AbortSignal): Promise<Sink | null> {
+  async #openSink({ to }: TargetDocument, run: string, signal: AbortSignal): Promise<Sink | null> {
     const { streams, random, connection, clock } = this.#parts;
-    if ("stream" in to) return new StreamSink(streams, life, random);
+    if ("stream" in to) return new StreamSink(streams, run, random);
     const bridge = await connection(to.bridge)?.acquire(signal);
     if (signal.aborted) return null;
     // Messages of an older revision may outlive its bridge: they wait as in any outage.
     if (bridge === null || bridge === undefined) {
       throw new DisconnectedError(`there is no bridge ${to.bridge}`);
     }
-    const opening = bridge.sink({ text: to.text, fields: to.fields });
+    const { text, fields, fixed } = to;
+    const opening = bridge.sink({ text, fields, ...(fixed === undefined ? {} : { fixed }) });
     return within(opening, { clock, ms: connectTimeoutMs, signal });
   }
 

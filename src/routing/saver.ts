@@ -7,12 +7,15 @@ export interface SaverParts {
   readonly states: States;
   readonly key: string;
   readonly encode: () => Uint8Array;
+  /** A place that only goes forward, and that the record tells of. */
+  readonly place: () => number;
   readonly warn: (sentence: string) => void;
 }
 
 /** Keeps a record up to date on disk. */
 export class Saver {
   readonly #parts: SaverParts;
+  #savedPlace = 0;
   #saving: Promise<void> | null = null;
   #isDirty = false;
   #isClosed = false;
@@ -28,10 +31,18 @@ export class Saver {
     this.#saving ??= this.#saveWhileDirty();
   }
 
+  /** The place that the record on disk tells of; 0 before the first save. */
+  get savedPlace(): number {
+    return this.#savedPlace;
+  }
+
   /** Resolves when the record as it is now is on disk. @throws StorageError it is not. */
-  now(): Promise<void> {
-    const { states, key, encode } = this.#parts;
-    return states.save([[key, encode()]]);
+  async now(): Promise<void> {
+    const { states, key, encode, place } = this.#parts;
+    const saving = states.save([[key, encode()]]);
+    const told = place();
+    await saving;
+    this.#savedPlace = Math.max(this.#savedPlace, told);
   }
 
   /** Saves a last time; resolves when nothing is being saved any more, nor will be. */

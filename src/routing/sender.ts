@@ -1,185 +1,143 @@
 /**
- * Sends the messages of one batch until each is sent or given up. The order of equal keys holds
- * through retries: where a sink's failures are independent, one message of a key is unconfirmed at
- * a time. An outage is waited out; only refusals count attempts.
+ * Sends the messages of one batch in the partition's order until each is sent, given up or put
+ * aside. Where a sink's failures are independent, one message of a key is unconfirmed at a time;
+ * behind a message that failed nothing is begun. An outage is waited out.
  */
-import { assert } from "../assert.ts";
-import { backoffMs } from "../backoff.ts";
-import type { Capabilities, Outcome, Outgoing, Sink } from "../bridge.ts";
-import type { Clock } from "../clock.ts";
-import { DisconnectedError, errorText } from "../errors.ts";
-import { reconnectDelayMaxMs, reconnectDelayMinMs } from "../limits.ts";
-import type { StoredMessage } from "../message.ts";
-import type { RetryDocument } from "../rules/document.ts";
-
-/** One message on its way through a route. */
-export interface Work {
-  readonly message: StoredMessage;
-  readonly outgoing: Outgoing;
-}
-
-/** Why and when a message was given up. */
-export interface GivenUp {
-  readonly reason: string;
-  readonly attempts: number;
-}
-
-/** How one message has fared so far. */
-interface Trouble {
-  /** Refusals. */
-  attempts: number;
-  /** Since when it has not gone through, Unix milliseconds. */
-  sinceMs: number;
-}
+import type { Outcome } from "../bridge.ts";
+import { DisconnectedError } from "../errors.ts";
+import { sleepMsMax } from "../limits.ts";
+import type { LanesParts } from "./lanes.ts";
+import { type GivenUp, judge, outageMs } from "./trouble.ts";
+import { brokenOutcome, type Work } from "./work.ts";
 
 /** What a sender works with: the route that owns it. */
-export interface SenderParts {
-  readonly clock: Clock;
-  readonly random: () => number;
-  readonly failure: Capabilities["failure"];
-  readonly retry: RetryDocument;
-  /** Never gives up (`onFailure: block`). */
-  readonly blocks: boolean;
-  /** The sink, opened when there is none; null when aborted. */
-  readonly sink: (signal: AbortSignal) => Promise<Sink | null>;
-  readonly dropSink: () => Promise<void>;
-  /** Called once for each message that was confirmed, in order. */
-  readonly onSent: (work: Work) => void;
-  readonly onGivenUp: (work: Work, given: GivenUp) => Promise<void>;
-  /** Told of trouble with a message before a wait. */
-  readonly onTrouble: (work: Work, reason: string, trouble: Readonly<Trouble>) => void;
-}
-
-/** Ends waits at once, and sends after a grace. */
-export interface Signals {
-  /** Start nothing more. */
-  readonly stop: AbortSignal;
-  /** Give up on what is under way. */
-  readonly abort: AbortSignal;
+export interface SenderParts
+  extends Pick<
+    LanesParts,
+    "clock" | "random" | "progress" | "stop" | "send" | "onSent" | "onTrouble"
+  > {
+  /** Whether a message is finished or put aside without being sent. */
+  readonly divert: (work: Work) => boolean;
+  /** Resolves when it has given up its place; false when it can't for now. */
+  readonly giveUp: (work: Work, given: GivenUp) => Promise<boolean>;
+  /** Resolves when the route is not paused (any more), or when stopped. */
+  readonly opened: () => Promise<void>;
 }
 
 /** Sends batches of one route. */
 export class Sender {
   readonly #parts: SenderParts;
-  readonly #troubles = new Map<number, Trouble>();
-  /** Waves in a row that could not be sent, or that came to nothing. */
+  /** Messages whose own failure is waited out: nothing passes them. */
+  readonly #failed = new Set<Work>();
+  /** Waves in a row that came to nothing. */
   #failures = 0;
 
   constructor(parts: SenderParts) {
     this.#parts = parts;
   }
 
-  /** Takes up what an earlier life of the process knew about a message. */
-  resume(offset: number, trouble: Trouble): void {
-    this.#troubles.set(offset, trouble);
-  }
-
-  /** True when every message is sent or given up; false when stopped before that. */
-  async deliver(work: readonly Work[], signals: Signals): Promise<boolean> {
-    let pending = work;
-    while (pending.length > 0) {
-      if (signals.stop.aborted) return false;
-      const wave = this.#wave(pending);
-      const outcomes = await this.#send(wave, signals);
-      if (outcomes === null) return false;
-      const { left, delayMs } = await this.#settle(wave, outcomes);
-      const settled = new Set(wave.filter((each) => !left.has(each)));
-      pending = pending.filter((each) => !settled.has(each));
-      if (delayMs > 0) await this.#parts.clock.sleep(delayMs, signals.stop);
-    }
-    return true;
-  }
-
-  /** What may be under way together. */
-  #wave(pending: readonly Work[]): readonly Work[] {
-    if (this.#parts.failure === "prefix") return pending;
-    const keys = new Set<string>();
-    return pending.filter(({ outgoing }) => {
-      const { key } = outgoing.message;
-      if (key === null) return true;
-      const text = Buffer.from(key.buffer, key.byteOffset, key.length).toString("latin1");
-      if (keys.has(text)) return false;
-      keys.add(text);
-      return true;
-    });
-  }
-
-  /** The outcomes of a wave, or why there are none; null when stopped before it was sent. */
-  async #send(
-    wave: readonly Work[],
-    signals: Signals,
-  ): Promise<readonly Outcome[] | DisconnectedError | null> {
-    try {
-      const sink = await this.#parts.sink(signals.stop);
-      if (sink === null) return null;
-      const outgoing = wave.map((work) => work.outgoing);
-      const outcomes = await sink.send(outgoing, signals.abort);
-      assert(outcomes.length === wave.length, "a sink answers for each message");
-      return outcomes;
-    } catch (error) {
-      await this.#parts.dropSink();
-      if (error instanceof DisconnectedError) return error;
-      return new DisconnectedError(errorText(error), { cause: error });
-    }
-  }
-
-  /** What of a wave is left to be sent again, and how long to wait before that. */
-  async #settle(wave: readonly Work[], outcomes: readonly Outcome[] | DisconnectedError) {
-    const left = new Set<Work>();
-    let delayMs = 0;
-    const lost = outcomes instanceof DisconnectedError ? outcomes : null;
-    for (const [index, work] of wave.entries()) {
-      const outcome = Array.isArray(outcomes) ? (outcomes[index] as Outcome) : { unknown: true };
-      if ("sent" in outcome) {
-        this.#troubles.delete(work.message.offset);
-        this.#parts.onSent(work);
+  /** True when every message has left the batch; false when stopped before that. */
+  async deliver(works: readonly Work[]): Promise<boolean> {
+    const { stop, send, clock, divert, progress, opened } = this.#parts;
+    this.#failed.clear();
+    let pending = works;
+    for (;;) {
+      pending = pending.filter((work) => !divert(work));
+      const [first] = pending;
+      if (first === undefined) return true;
+      if (stop.aborted) return false;
+      if (progress.isPaused) {
+        await opened();
         continue;
       }
-      const wait = await this.#trouble(work, outcome as Outcome, lost);
-      if (wait === null) continue;
-      left.add(work);
-      delayMs = Math.max(delayMs, wait);
+      const earlyMs = first.notBeforeMs - clock.nowMs();
+      if (earlyMs > 0) {
+        await clock.sleep(Math.min(earlyMs, sleepMsMax), stop);
+        continue;
+      }
+      const wave = this.#wave(pending);
+      const isBroken = first.outgoing === null;
+      const sent = isBroken ? [brokenOutcome(first)] : await send(first.revision, wave);
+      if (sent === null) return false;
+      const { gone, delayMs } = await this.#settle(wave, sent);
+      pending = pending.filter((work) => !gone.has(work));
+      if (delayMs > 0) await clock.sleep(Math.min(delayMs, sleepMsMax), stop);
     }
-    this.#failures = left.size < wave.length ? 0 : this.#failures + 1;
-    // A target that is unsure of everything is not asked again at once.
-    const hasToRest = lost !== null || (this.#failures > 0 && delayMs === 0);
-    return { left, delayMs: hasToRest ? Math.max(delayMs, this.#restMs()) : delayMs };
   }
 
-  #restMs(): number {
-    const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
-    return backoffMs(this.#failures, bounds, this.#parts.random);
+  /** What may be under way together: the first messages, up to one that holds up the others. */
+  #wave(pending: readonly Work[]): readonly Work[] {
+    const nowMs = this.#parts.clock.nowMs();
+    const wave: Work[] = [];
+    const keys = new Set<string>();
+    for (const work of pending) {
+      const isFirst = wave.length === 0;
+      if (!isFirst && (work.outgoing === null || work.notBeforeMs > nowMs)) break;
+      const isOrdered = work.revision.failure === "prefix";
+      const isBehind = !isOrdered && keys.has(work.lane);
+      if (!isBehind) wave.push(work);
+      keys.add(work.lane);
+      if (work.outgoing === null || (!isOrdered && this.#failed.has(work))) break;
+    }
+    return wave;
   }
 
-  /** The wait before the message is tried again; null when it was given up. */
-  async #trouble(work: Work, outcome: Outcome, lost: Error | null): Promise<number | null> {
-    const { retry, random, clock, onGivenUp, onTrouble } = this.#parts;
+  /** Which messages of a wave are gone, and how long to wait before the rest is tried again. */
+  async #settle(wave: readonly Work[], sent: readonly Outcome[] | DisconnectedError) {
+    const gone = new Set<Work>();
+    const lost = sent instanceof DisconnectedError ? sent : null;
+    const outcomes = lost === null ? (sent as readonly Outcome[]) : [];
+    const isClear = outcomes.every((each) => "sent" in each || "unknown" in each);
+    let delayMs = 0;
+    for (const [index, work] of wave.entries()) {
+      const outcome = outcomes[index] ?? { unknown: true };
+      if ("sent" in outcome) {
+        gone.add(work);
+        this.#parts.onSent(work);
+        // It goes through again: the others need not be tried one by one.
+        if (this.#failed.delete(work)) this.#failed.clear();
+        continue;
+      }
+      // Behind a message that failed all are unsure: it was not their fault.
+      if ("unknown" in outcome && !isClear) continue;
+      const waitMs = await this.#trouble(work, outcome, lost);
+      if (waitMs === null) gone.add(work);
+      else delayMs = Math.max(delayMs, waitMs);
+    }
+    this.#failures = gone.size > 0 ? 0 : this.#failures + 1;
+    const hasToRest = lost !== null || this.#failures > 0;
+    const restMs = hasToRest ? outageMs(Math.max(1, this.#failures), this.#parts.random) : 0;
+    return { gone, delayMs: lost === null && delayMs > 0 ? delayMs : restMs };
+  }
+
+  /** The wait before the message is tried again, 0: behind the others; null: it is gone. */
+  async #trouble(
+    work: Work,
+    outcome: Exclude<Outcome, { readonly sent: unknown }>,
+    lost: Error | null,
+  ): Promise<number | null> {
+    const { clock, random, progress, onTrouble, giveUp } = this.#parts;
     const { offset } = work.message;
-    const trouble = this.#troubles.get(offset) ?? { attempts: 0, sinceMs: clock.nowMs() };
-    this.#troubles.set(offset, trouble);
-    const refused = "refused" in outcome ? outcome.refused : null;
-    const reason = refused ?? lost?.message ?? unsureReason(outcome);
-    if (refused !== null) trouble.attempts++;
-    if (this.#isOver(outcome, trouble)) {
-      await onGivenUp(work, { reason, attempts: Math.max(1, trouble.attempts) });
-      this.#troubles.delete(offset);
+    const judgement = judge({
+      outcome,
+      lost,
+      before: progress.trouble(offset),
+      retry: work.revision.target.document.retry,
+      blocks: work.revision.onFailure === "block",
+      nowMs: clock.nowMs(),
+      random,
+    });
+    const { trouble, reason, isOver, delayMs } = judgement;
+    progress.setTrouble(offset, trouble);
+    onTrouble(work, judgement);
+    const given = { reason, attempts: Math.max(1, trouble.attempts) };
+    if (isOver && (await giveUp(work, given))) {
+      this.#failed.delete(work);
       return null;
     }
-    onTrouble(work, reason, trouble);
-    if (refused !== null) return backoffMs(trouble.attempts, retry, random);
-    return "busyMs" in outcome ? Math.min(outcome.busyMs, retry.delayMaxMs) : 0;
+    if (isOver) return outageMs(trouble.failures, random);
+    if ("unknown" in outcome) return 0;
+    this.#failed.add(work);
+    return delayMs ?? outageMs(trouble.failures, random);
   }
-
-  #isOver(outcome: Outcome, trouble: Trouble): boolean {
-    const { retry, blocks, clock } = this.#parts;
-    if (blocks) return false;
-    if ("refused" in outcome) {
-      return outcome.final === true || trouble.attempts >= retry.attempts;
-    }
-    return retry.maxAgeMs !== null && clock.nowMs() - trouble.sinceMs >= retry.maxAgeMs;
-  }
-}
-
-function unsureReason(outcome: Outcome): string {
-  return "busyMs" in outcome ? "the target is busy" : "the target did not confirm";
 }

@@ -1,4 +1,5 @@
 /** What runs, told to people and programs: the shapes that the API, metrics and readiness show. */
+import type { RouteParts } from "./route-parts.ts";
 
 /** How a bridge stands. `idle`: nothing uses it, so it is not connected. */
 export interface BridgeStatus {
@@ -16,16 +17,24 @@ export interface SourceStatus {
   readonly messages: number;
 }
 
-/** Counts of one route, kept through restarts. */
+/**
+ * The ledger of one route, exact through restarts and crashes:
+ * `taken = delivered + filtered + deadLettered + expired + waiting + parked`.
+ */
 export interface RouteCounts {
-  /** Everything the route has decided on: the sum of the other four. */
   readonly taken: number;
   readonly delivered: number;
-  /** `where` said no. */
+  /** `where` said no, or could not be evaluated. */
   readonly filtered: number;
-  /** `where` could not be evaluated; these did not match. */
+  /** Those of `filtered` where it could not be evaluated. */
   readonly failed: number;
   readonly deadLettered: number;
+  /** Their time had passed before they could be sent. */
+  readonly expired: number;
+  /** Standing in the route's stream of waiting messages, to be tried again by themselves. */
+  readonly waiting: number;
+  /** Standing there until an operator releases their key. */
+  readonly parked: number;
 }
 
 /** How a route (one rule, one target, one partition) stands. */
@@ -34,13 +43,22 @@ export interface RouteStatus {
   readonly target: string;
   readonly stream: string;
   readonly partition: number;
-  readonly state: "running" | "retrying" | "blocked" | "disabled";
+  readonly state: "running" | "retrying" | "blocked" | "paused" | "disabled";
   readonly revision: number;
   /** The next offset that it has not finished, and the partition's end. */
   readonly offset: number;
   readonly end: number;
-  /** The age of the oldest message that it has not finished; 0 when there is none. */
+  /** Messages that are not finished, waiting and parked ones included. */
+  readonly lagMessages: number;
+  /** The age of the message at `offset`; 0 when there is none. */
   readonly lagMs: number;
+  /** The age of the oldest message not sent, waiting and parked ones included; 0: none. */
+  readonly oldestMs: number;
+  /** Keys whose messages wait for a time, and keys that wait for an operator. */
+  readonly waitingKeys: number;
+  readonly parkedKeys: number;
+  /** Whether the ledger's sum is right; false is a bug of ours, or damage to the log. */
+  readonly balanced: boolean;
   /** Attempts at the message at `offset`, and what the last one said. */
   readonly attempts: number;
   readonly error: string | null;
@@ -51,4 +69,74 @@ export interface RouteStatus {
 export interface Readiness {
   readonly ready: boolean;
   readonly reasons: readonly { readonly code: string; readonly detail: string }[];
+  /** What an operator should look at while traffic goes on. */
+  readonly warnings: readonly { readonly code: string; readonly detail: string }[];
+}
+
+/** A key of a route that waits for an operator. */
+export interface ParkedKey {
+  /** What `release` is given. */
+  readonly lane: string;
+  readonly messages: number;
+  readonly sinceMs: number;
+  readonly reason: string;
+}
+
+/** What a route's delivery tells of itself. */
+export interface RouteState
+  extends Pick<RouteStatus, "error" | "waitingKeys" | "parkedKeys" | "balanced">,
+    Pick<RouteCounts, "waiting" | "parked"> {
+  readonly state: "running" | "retrying" | "blocked";
+  /** When the oldest of the waiting messages was appended; 0: none waits. */
+  readonly oldestWaitingMs: number;
+}
+
+/** How a route stands. */
+export function statusOf(
+  parts: Pick<RouteParts, "progress" | "partition" | "ruleName" | "targetName" | "clock">,
+  route: RouteState & { readonly isDisabled: boolean },
+): RouteStatus {
+  const { progress, partition, ruleName, targetName, clock } = parts;
+  const { window } = progress;
+  const { state, error, waiting, parked, waitingKeys, parkedKeys, balanced } = route;
+  const nowMs = clock.nowMs();
+  const ageMs = (sinceMs: number): number => (sinceMs > 0 ? Math.max(0, nowMs - sinceMs) : 0);
+  const lagMs = progress.next < partition.offsetEnd ? ageMs(window.oldestMs) : 0;
+  return {
+    rule: ruleName,
+    target: targetName,
+    stream: partition.id.stream,
+    partition: partition.id.index,
+    state: stateOf(state, { isPaused: progress.isPaused, isDisabled: route.isDisabled }),
+    revision: progress.revision,
+    offset: progress.next,
+    end: partition.offsetEnd,
+    lagMessages: partition.offsetEnd - progress.next - window.doneCount + waiting + parked,
+    lagMs,
+    oldestMs: Math.max(lagMs, ageMs(route.oldestWaitingMs)),
+    waitingKeys,
+    parkedKeys,
+    balanced,
+    attempts: progress.trouble(progress.next)?.attempts ?? 0,
+    error,
+    counts: { ...progress.counts, waiting, parked },
+  };
+}
+
+function stateOf(
+  state: RouteState["state"],
+  { isPaused, isDisabled }: { readonly isPaused: boolean; readonly isDisabled: boolean },
+): RouteStatus["state"] {
+  if (isDisabled) return "disabled";
+  return isPaused ? "paused" : state;
+}
+
+/** A warning for each route whose ledger does not balance. */
+export function ledgerWarnings(routes: readonly RouteStatus[]): Readiness["warnings"] {
+  return routes
+    .filter(({ balanced }) => !balanced)
+    .map(({ rule, target, stream, partition }) => ({
+      code: "ledger",
+      detail: `rule ${rule}, target ${target}, ${stream}/${partition}: the ledger does not balance`,
+    }));
 }

@@ -5,7 +5,7 @@
  */
 import { Raw } from "./cel/evaluation.ts";
 import { toText } from "./convert.ts";
-import type { Subject } from "./expression.ts";
+import type { CompileOptions, Subject } from "./expression.ts";
 import { EvaluationError } from "./failure.ts";
 import { compileTemplate, compileText, joinParts, type Part, type Template } from "./template.ts";
 
@@ -21,21 +21,25 @@ export interface AddressTemplate {
 type FieldRender = (message: Subject, item: unknown) => unknown;
 
 /**
- * Compiles an address's fields. Fields with an entry in `specials` are text.
+ * Compiles an address's fields. Fields with an entry in `specials` are text. `target` names whose
+ * address it is.
  * @throws InvalidError line and column within the field's text.
  */
 export function compileAddress(
   fields: Readonly<Record<string, unknown>>,
   specials: Readonly<Record<string, string>>,
+  target = "",
+  item = false,
 ): AddressTemplate {
   const constants: Record<string, unknown> = {};
   const renders: [name: string, render: FieldRender][] = [];
   let needsBody = false;
   for (const [name, value] of Object.entries(fields)) {
-    const template = compileTemplate(value);
+    const options = { site: `${target}/${name}`, item };
+    const template = compileTemplate(value, options);
     needsBody ||= template.needsBody;
     if (template.constant) constants[name] = template.render(undefined as never);
-    else renders.push([name, compileField(name, value, template, specials)]);
+    else renders.push([name, compileField({ name, value, template }, specials, options)]);
   }
   if (renders.length === 0) return { constant: true, needsBody, render: () => constants };
   return {
@@ -50,13 +54,12 @@ export function compileAddress(
 }
 
 function compileField(
-  name: string,
-  value: unknown,
-  template: Template,
+  { name, value, template }: { name: string; value: unknown; template: Template },
   specials: Readonly<Record<string, string>>,
+  options: CompileOptions,
 ): FieldRender {
   if (typeof value !== "string") return (message, item) => template.render(message, item);
-  const parts = compileText(value);
+  const parts = compileText(value, options);
   const special = Object.hasOwn(specials, name) ? specials[name] : undefined;
   const [only] = parts;
   if (special === undefined && parts.length === 1 && only !== undefined) {

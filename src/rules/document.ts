@@ -78,6 +78,8 @@ export interface BridgeAddress {
   readonly fields: Readonly<Record<string, unknown>>;
   /** The address as text: its identity. */
   readonly text: string;
+  /** What holds no templates and is no part of the identity: see the port's `Address`. */
+  readonly fixed?: Readonly<Record<string, unknown>>;
 }
 
 export interface SourceDocument {
@@ -104,6 +106,8 @@ export const VERIFY_SCHEMES = [
   "hmac",
   "basic",
   "bearer",
+  "jwt",
+  "mtls",
 ] as const;
 export type VerifyScheme = (typeof VERIFY_SCHEMES)[number];
 
@@ -128,6 +132,22 @@ export interface HmacDocument {
   readonly keyEncoding: "text" | "hex" | "base64";
 }
 
+/** Where a proxy says whose certificate it has seen, and what of it counts: scheme `mtls`. */
+export interface MtlsDocument {
+  readonly header: string;
+  /** `xfcc`: Envoy's `x-forwarded-client-cert`; `pem`: the certificate; `value`: nothing else. */
+  readonly format: "xfcc" | "pem" | "value";
+  readonly part: "fingerprint" | "subject" | "uri";
+  /** The header that must say `SUCCESS`; null where a proxy passes only what it has checked. */
+  readonly verifiedHeader: string | null;
+}
+
+/** The header in which a hook's JSON Web Token comes, and how it is checked: scheme `jwt`. */
+export interface HookJwtDocument {
+  readonly header: string;
+  readonly jwt: JwtDocument;
+}
+
 export interface VerifyDocument {
   readonly scheme: VerifyScheme;
   readonly secrets: readonly VerifySecret[];
@@ -139,6 +159,10 @@ export interface VerifyDocument {
   readonly username: string | null;
   /** Scheme `hmac` only. */
   readonly hmac: HmacDocument | null;
+  /** Scheme `mtls` only; its secrets are what certificates are known by. */
+  readonly mtls: MtlsDocument | null;
+  /** Scheme `jwt` only, which has its keys here and no secrets. */
+  readonly jwt: HookJwtDocument | null;
 }
 
 /** A GET that asks for one of its parameters back. */
@@ -146,6 +170,15 @@ export interface ChallengeDocument {
   readonly parameter: string;
   /** The parameter in which the sender shows a token, and the token; null: anyone may ask. */
   readonly token: { readonly parameter: string; readonly text: string } | null;
+}
+
+/** A member of a POST's JSON that is given back, and not stored. */
+export interface EchoDocument {
+  /** Names, from the outside in. */
+  readonly path: readonly string[];
+  /** CEL that says which bodies ask; null: those that hold this member and nothing else. */
+  readonly when: string | null;
+  readonly as: "text" | "json";
 }
 
 export interface HookAnswer {
@@ -160,6 +193,10 @@ export interface HookLimits {
   readonly rate: { readonly count: number; readonly perMs: number } | null;
   /** How many may be under way. */
   readonly concurrency: number | null;
+  /** All header lines together; null: the server's own bound. */
+  readonly headerBytes: number | null;
+  /** What a body must come with, at least, after its grace. */
+  readonly bytesPerSecond: number;
 }
 
 export interface HookDocument {
@@ -170,6 +207,13 @@ export interface HookDocument {
   /** How the sender is verified; null is an open hook. */
   readonly verify: VerifyDocument | null;
   readonly challenge: ChallengeDocument | null;
+  readonly echo: EchoDocument | null;
+  /** Media types that are taken, lower case, `type/*` for all of a type; null: everything. */
+  readonly accept: readonly string[] | null;
+  /** Whether a gzip body is kept inflated; otherwise its bytes are kept as they came. */
+  readonly inflate: boolean;
+  /** Headers that are not kept, lower case, beside those that never are. */
+  readonly dropHeaders: readonly string[];
   /** What is answered instead of a receipt; null: as the scheme has it. */
   readonly answer: HookAnswer | null;
   readonly limits: HookLimits;
@@ -199,7 +243,15 @@ export interface TargetDocument {
   readonly name: string;
   /** A stream's name may hold `${CEL}`, as every text of an address. */
   readonly to: BridgeAddress | { readonly stream: string };
+  /** Of a stream: CEL that gives a list, one message for each element (`${item}`). */
+  readonly each?: string;
+  /** Of a stream: text with `${CEL}`, the key in place of the one that `set` gave. */
+  readonly key?: string;
   readonly retry: RetryDocument;
+  /** CEL that gives the time before which a message does not go out, or null. */
+  readonly notBefore: string | null;
+  /** How long after its append a message goes out at the earliest; 0: at once. */
+  readonly delayMs: number;
 }
 
 export interface RuleDocument {
@@ -214,17 +266,40 @@ export interface RuleDocument {
   readonly enabled: boolean;
 }
 
+/** The algorithms that a token may be signed with. */
+export type JwtAlgorithm = "HS256" | "RS256" | "ES256" | "EdDSA";
+
+/** Where the keys of tokens come from; texts may hold references. */
+export type JwtKeys =
+  | { readonly from: "jwks"; readonly url: string }
+  | { readonly from: "secrets" | "publicKeys"; readonly texts: readonly string[] };
+
+/** How JSON Web Tokens are checked. An empty list: not looked at. */
+export interface JwtDocument {
+  readonly keys: JwtKeys;
+  readonly algorithms: readonly JwtAlgorithm[];
+  readonly audiences: readonly string[];
+  readonly issuers: readonly string[];
+  /** How far the clocks may be apart. */
+  readonly leewayMs: number;
+  /** The claim that names the bearer. */
+  readonly subjectClaim: string;
+}
+
 /** Which streams (patterns with `*`) and which of their keys a client may read or write. */
 export interface Grant {
   readonly stream: string;
   /** A literal key, or `claims.NAME` of the caller's token; null: any key. */
   readonly key: string | null;
+  /** CEL over a message and `claims`: only messages for which it is true; absent: all. */
+  readonly where?: string;
 }
 
 export interface AccessDocument {
   readonly read: readonly Grant[];
   readonly write: readonly Grant[];
-  readonly jwt: JsonObject | null;
+  /** How the tokens of these clients are checked; null: the document lets nobody in. */
+  readonly jwt: JwtDocument | null;
 }
 
 /** One wanted change; `document: null` deletes. */

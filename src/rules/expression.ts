@@ -3,20 +3,16 @@
  * side effects and within bounds of size, depth and steps. The body is parsed only when an
  * expression looks inside.
  */
-import { Buffer } from "node:buffer";
 import { Evaluation, Raw, type Run, type Subject } from "./cel/evaluation.ts";
 import { type CompileOptions, compileSource } from "./cel/compile.ts";
-import { Double, numberOf } from "./cel/numbers.ts";
-import { isMap, kindOf, temporalText, TypeName } from "./cel/values.ts";
+import { plain } from "./cel/plain.ts";
+import { kindOf } from "./cel/values.ts";
 import { EvaluationError, Failure } from "./failure.ts";
 
 export type { CompileOptions, Subject };
 
 /** What a condition says of a message; `failed` counts as no. */
 export type Verdict = "yes" | "no" | "failed";
-
-/** Characters that cost a step when a result is made plain. */
-const CHARS_PER_STEP = 64;
 
 /**
  * Compiles a CEL expression.
@@ -25,7 +21,7 @@ const CHARS_PER_STEP = 64;
  */
 export function compileExpression(source: string, options: CompileOptions = {}): Expression {
   const { run, needsBody } = compileSource(source, options);
-  return new Expression(source, run, needsBody);
+  return new Expression(source, { run, needsBody, site: options.site ?? "" });
 }
 
 /** A compiled expression. Evaluating is synchronous and changes nothing. */
@@ -34,12 +30,16 @@ export class Expression {
   /** Whether it looks at the body in any form. */
   readonly needsBody: boolean;
   readonly #run: Run;
-  readonly #evaluation = new Evaluation();
+  readonly #evaluation: Evaluation;
 
-  constructor(source: string, run: Run, needsBody: boolean) {
+  constructor(
+    source: string,
+    parts: { readonly run: Run; readonly needsBody: boolean; readonly site: string },
+  ) {
     this.source = source;
-    this.needsBody = needsBody;
-    this.#run = run;
+    this.needsBody = parts.needsBody;
+    this.#run = parts.run;
+    this.#evaluation = new Evaluation(`${parts.site}\n${source}`);
   }
 
   /**
@@ -92,30 +92,4 @@ export class Expression {
   #because(reason: string): string {
     return `${reason} (in ${this.source})`;
   }
-}
-
-/** Takes the wrappers of the evaluator off a result; what needs no change is given as it is. */
-function plain(value: unknown, evaluation: Evaluation): unknown {
-  if (typeof value !== "object" || value === null) return value;
-  if (value instanceof Uint8Array) return value;
-  if (!evaluation.made && (Array.isArray(value) || isMap(value))) return value;
-  return plainMember(value, evaluation, false);
-}
-
-function plainMember(value: unknown, evaluation: Evaluation, nested: boolean): unknown {
-  evaluation.pay(1 + (typeof value === "string" ? value.length / CHARS_PER_STEP : 0));
-  if (typeof value !== "object" || value === null) return value;
-  if (Array.isArray(value)) return value.map((member) => plainMember(member, evaluation, true));
-  if (isMap(value)) return plainMap(value, evaluation);
-  if (value instanceof Double) return numberOf(value);
-  if (value instanceof Uint8Array) return nested ? Buffer.from(value).toString("base64") : value;
-  return value instanceof TypeName ? value.name : temporalText(value);
-}
-
-function plainMap(value: Readonly<Record<string, unknown>>, evaluation: Evaluation): unknown {
-  const result = Object.create(null) as Record<string, unknown>;
-  for (const name of Object.keys(value)) {
-    result[name] = plainMember(value[name], evaluation, true);
-  }
-  return result;
 }

@@ -3,32 +3,35 @@
  * are answered and how many may come. Secrets are looked at only as texts: they may be references.
  */
 import { z } from "zod";
-import { bodyBytesMax, hookConcurrencyMax, hookRateMax } from "../limits.ts";
-import type { ChallengeDocument, HookDocument, HookLimits, JsonObject } from "./document.ts";
+import {
+  bodyBytesMax,
+  hookBodyBytesPerSecond,
+  hookConcurrencyMax,
+  hookListMax,
+  hookRateMax,
+} from "../limits.ts";
+import type { HookDocument, HookLimits, JsonObject } from "./document.ts";
 import { checkEarly } from "./kinds.ts";
 import { isObject, type ParseContext } from "./place.ts";
 import type { Problems } from "./problems.ts";
 import * as shapes from "./shapes.ts";
-import { parseDurationMs } from "./units.ts";
+import { parseRate, RATE_FORM } from "./units.ts";
 import { parseVerify } from "./verify.ts";
 
 /** Methods by which a webhook can come; the rest are probes, handshakes or mistakes. */
 const METHODS = ["POST", "PUT", "PATCH", "GET", "DELETE"] as const;
-const RATE = /^([1-9]\d{0,8})\/(ms|s|m|h|d|\d+(?:ms|s|m|h|d))$/;
-const RATE_FORM = "a rate such as 100/s, 5000/m or 20/10s";
 /** The characters that a header's value may have, for a content type. */
 const CONTENT_TYPE = /^[\x20-\x7e]{1,200}$/;
 /** A body that is answered; longer ones belong to a program. Characters. */
 const answerCharsMax = 16_384;
 
+/** `application/json`, or `text/*` for all of a type. */
+const MEDIA_TYPE = /^[A-Za-z0-9!#$&^_.+-]{1,100}\/(\*|[A-Za-z0-9!#$&^_.+-]{1,100})$/;
+const HEADER_NAME = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}$/;
+
 const rate = z.unknown().transform((value, context) => {
-  const match = typeof value === "string" ? RATE.exec(value) : null;
-  const unit = match?.[2] ?? "";
-  const perMs = parseDurationMs(/^\d/.test(unit) ? unit : `1${unit}`);
-  const count = Number(match?.[1]);
-  if (match !== null && perMs !== null && perMs > 0 && count <= hookRateMax) {
-    return { count, perMs };
-  }
+  const found = parseRate(value, hookRateMax);
+  if (found !== null) return found;
   context.addIssue({ code: "custom", message: `expected ${RATE_FORM}` });
   return z.NEVER;
 });
@@ -50,9 +53,21 @@ const hookShape = shapes.strict({
       body: shapes.byteCount.optional(),
       rate: rate.optional(),
       concurrency: z.int().min(1).max(hookConcurrencyMax).optional(),
+      headers: shapes.byteCount.optional(),
+      bytesPerSecond: shapes.byteCount.optional(),
     })
     .optional(),
   methods: z.array(shapes.word(METHODS)).min(1).optional(),
+  accept: z
+    .array(z.string().regex(MEDIA_TYPE, "expected a media type such as application/json or text/*"))
+    .min(1)
+    .max(hookListMax)
+    .optional(),
+  inflate: z.boolean().optional(),
+  dropHeaders: z
+    .array(z.string().regex(HEADER_NAME, "expected the name of a header"))
+    .max(hookListMax)
+    .optional(),
 });
 
 /** Parses the document of a hook. */
@@ -77,12 +92,16 @@ export function parseHook(
     answer: answerOf(data.answer, problems),
     limits: limitsOf(data.limits, problems),
     methods: [...new Set(data.methods ?? ["POST"])],
+    accept: data.accept?.map((type) => type.toLowerCase()) ?? null,
+    inflate: data.inflate ?? false,
+    dropHeaders: data.dropHeaders?.map((name) => name.toLowerCase()) ?? [],
   };
 }
 
-const NOT_VERIFIED: Pick<HookDocument, "verify" | "challenge"> = {
+const NOT_VERIFIED: Pick<HookDocument, "verify" | "challenge" | "echo"> = {
   verify: null,
-  challenge: null as ChallengeDocument | null,
+  challenge: null,
+  echo: null,
 };
 
 type Data = z.infer<typeof hookShape>;
@@ -101,5 +120,11 @@ function limitsOf(limits: Data["limits"], problems: Problems): HookLimits {
   if (bodyBytes > bodyBytesMax) {
     problems.add("/limits/body", `expected at most ${bodyBytesMax} bytes`);
   }
-  return { bodyBytes, rate: limits?.rate ?? null, concurrency: limits?.concurrency ?? null };
+  return {
+    bodyBytes,
+    rate: limits?.rate ?? null,
+    concurrency: limits?.concurrency ?? null,
+    headerBytes: limits?.headers ?? null,
+    bytesPerSecond: limits?.bytesPerSecond ?? hookBodyBytesPerSecond,
+  };
 }

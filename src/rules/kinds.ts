@@ -1,11 +1,10 @@
 /**
- * Parsers of the documents of bridges, streams, sources and access; hooks and rules have files of
+ * Parsers of the documents of bridges, streams and sources; hooks, rules and access have files of
  * their own. Each gives null when something is wrong, which is then among the problems.
  */
 import { z } from "zod";
 import { partitionsMax } from "../limits.ts";
 import type {
-  AccessDocument,
   BridgeDocument,
   JsonObject,
   Retention,
@@ -155,36 +154,4 @@ export function parseSource(
 export function checkEarly(pointer: string, source: unknown, problems: Problems): void {
   if (typeof source !== "string") return;
   problems.check(pointer, () => compileExpression(source, { stored: false }));
-}
-
-/** A stream's name in which `*` stands for any characters. */
-const STREAM_PATTERN = /^[A-Za-z0-9*][A-Za-z0-9._*-]{0,99}$/;
-
-const grantsShape = z
-  .array(
-    shapes.strict({
-      stream: z
-        .string()
-        .regex(STREAM_PATTERN, "expected a stream's name, in which * stands for any"),
-      key: z.string().min(1).optional(),
-    }),
-  )
-  .optional();
-
-const accessShape = shapes.strict({ read: grantsShape, write: grantsShape }, ["jwt"]);
-
-/** Parses the document of an access. */
-export function parseAccess(
-  document: JsonObject,
-  _context: ParseContext,
-  problems: Problems,
-): AccessDocument | null {
-  const shape = accessShape.safeParse(document);
-  if (!shape.success) {
-    problems.addIssues(document, shape.error.issues);
-    return null;
-  }
-  const grants = (list: z.infer<typeof grantsShape>) =>
-    (list ?? []).map(({ stream, key }) => ({ stream, key: key ?? null }));
-  return { read: grants(shape.data.read), write: grants(shape.data.write), jwt: null };
 }

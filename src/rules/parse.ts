@@ -2,7 +2,8 @@
  * Parses definitions: what the API and `apply` take becomes what is run, with every default
  * filled in, or is refused with all that is wrong. Nothing is connected to and nothing is stored.
  */
-import { documentDepthMax, documentNodesMax } from "../limits.ts";
+import { documentDepthMax, documentNodesMax } from "./limits.ts";
+import { parseAccess } from "./access.ts";
 import {
   type AccessDocument,
   type BridgeDocument,
@@ -15,7 +16,7 @@ import {
   type StreamDocument,
 } from "./document.ts";
 import { parseHook } from "./hook.ts";
-import { parseAccess, parseBridge, parseSource, parseStream } from "./kinds.ts";
+import { parseBridge, parseSource, parseStream } from "./kinds.ts";
 import { isObject, type ParseContext } from "./place.ts";
 import { Problems, shown } from "./problems.ts";
 import { parseRule } from "./rule.ts";

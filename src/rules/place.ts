@@ -73,8 +73,12 @@ export function parsePlace(
   }
   const taken = new Set(["bridge", ...use.taken]);
   const rest = Object.fromEntries(Object.entries(value).filter(([key]) => !taken.has(key)));
-  const templates = use.end === "source" || problems.check(pointer, () => compileTemplate(rest));
+  const rendered = Object.entries(rest).filter(([key]) => module.fixedKeys?.includes(key) !== true);
+  const templates =
+    use.end === "source" ||
+    problems.check(pointer, () => compileTemplate(Object.fromEntries(rendered)));
   const address = problems.check(pointer, () => module.parseAddress(rest, use.end));
   if (templates === null || address === null) return null;
-  return { bridge, kind: module.kind, fields: address.fields, text: address.text };
+  const { fields, text, fixed } = address;
+  return { bridge, kind: module.kind, fields, text, ...(fixed === undefined ? {} : { fixed }) };
 }

@@ -3,7 +3,7 @@
  * it is right, every target's bridge found.
  */
 import { z } from "zod";
-import { targetsMax } from "../limits.ts";
+import { targetsMax } from "./limits.ts";
 import { PROPERTY_TYPES } from "./set.ts";
 import type {
   BridgeAddress,
@@ -17,6 +17,7 @@ import { compileExpression } from "./expression.ts";
 import { isObject, type ParseContext, parsePlace } from "./place.ts";
 import { type Problems, shown } from "./problems.ts";
 import * as shapes from "./shapes.ts";
+import { signed } from "./signing.ts";
 import { compileTemplate, escapePointer, hasExpression } from "./template.ts";
 import { isName, NAME_FORM } from "./units.ts";
 
@@ -31,8 +32,7 @@ const RETRY_DEFAULTS: RetryDocument = {
 const ATTEMPTS_MAX = 1_000_000;
 
 /** Keys that the contract has for rules and targets, and this version has not. */
-const LATER_KEYS: readonly string[] =
-  "limit concurrency batch notBefore translation format echo each sign".split(" ");
+const LATER_KEYS: readonly string[] = "limit concurrency batch translation format echo".split(" ");
 
 const retryShape = shapes.strict({
   maxAge: z.union([z.null(), shapes.durationMs]).optional(),
@@ -58,12 +58,15 @@ function ruleShape(nowMs: number | null) {
       from: z.unknown(),
       where: shapes.expression.optional(),
       start: shapes.start(nowMs).optional(),
-      order: shapes.word(["partition"], ["key", "none"]).optional(),
+      order: shapes.word(["partition", "key", "none"]).optional(),
       set: setShape.optional(),
       to: z.unknown(),
       retry: retryShape.optional(),
-      onFailure: shapes.word(["dead-letter", "block"], ["park"]).optional(),
+      notBefore: shapes.expression.optional(),
+      delay: shapes.durationMs.optional(),
+      onFailure: shapes.word(["dead-letter", "block", "park"]).optional(),
       enabled: z.boolean().optional(),
+      sign: z.unknown().optional(),
     },
     LATER_KEYS,
   );
@@ -84,7 +87,10 @@ export function parseRule(
   if (isObject(set)) checkSet(set, problems);
   const parsedRetry = parseRetry(retry, RETRY_DEFAULTS, { pointer: "/retry", problems });
   const source = from === undefined ? null : parseFrom(from, context, problems);
-  const targets = to === undefined ? [] : parseTargets(to, parsedRetry, { context, problems });
+  const pace = parsePace(document, { notBefore: null, delayMs: 0 }, { pointer: "", problems });
+  const defaults = { retry: parsedRetry, ...pace };
+  const places = signed(document, { context, problems });
+  const targets = to === undefined ? [] : parseTargets(places, defaults, { context, problems });
   if (!shape.success || problems.any || source === null) return null;
   const { data } = shape;
   return {
@@ -134,6 +140,12 @@ function parseFrom(
   return null;
 }
 
+/** What stands beside the address of a target. */
+const TARGET_KEYS: readonly string[] = ["name", "retry", "notBefore", "delay"];
+
+/** What a rule says for all its targets. */
+type TargetDefaults = Pick<TargetDocument, "retry" | "notBefore" | "delayMs">;
+
 interface Within {
   readonly context: ParseContext;
   readonly problems: Problems;
@@ -141,7 +153,7 @@ interface Within {
 
 function parseTargets(
   to: JsonObject[string],
-  retry: RetryDocument,
+  defaults: TargetDefaults,
   within: Within,
 ): readonly TargetDocument[] {
   const list: readonly JsonObject[string][] = Array.isArray(to) ? to : [to as JsonObject[string]];
@@ -152,7 +164,7 @@ function parseTargets(
   const names = new Set<string>();
   for (const [index, value] of list.slice(0, targetsMax).entries()) {
     const pointer = Array.isArray(to) ? `/to/${index}` : "/to";
-    const target = parseTarget(value, retry, { ...within, pointer });
+    const target = parseTarget(value, defaults, { ...within, pointer });
     if (target === null) continue;
     if (names.has(target.name)) {
       const detail = `another target is called ${JSON.stringify(target.name)}; give one a name`;
@@ -166,7 +178,7 @@ function parseTargets(
 
 function parseTarget(
   value: JsonObject[string],
-  retry: RetryDocument,
+  defaults: TargetDefaults,
   within: Within & { readonly pointer: string },
 ): TargetDocument | null {
   const { pointer, problems } = within;
@@ -180,26 +192,33 @@ function parseTarget(
   if (name !== undefined && (typeof name !== "string" || !isName(name))) {
     problems.add(`${pointer}/name`, `expected ${NAME_FORM}, found ${shown(name)}`);
   }
-  const ownRetry = parseRetry(value["retry"], retry, { pointer: `${pointer}/retry`, problems });
+  const at = { pointer: `${pointer}/retry`, problems };
+  const retry = parseRetry(value["retry"], defaults.retry, at);
+  const pace = parsePace(value, defaults, { pointer, problems });
   const to =
     "stream" in value ? parseStreamTarget(value, within) : parseBridgeTarget(value, within);
+  const spread = to !== null && "stream" in to ? parseFanOut(value, within) : {};
   if (to === null || later.length > 0) return null;
   const written = "stream" in to ? `stream ${to.stream}` : `${to.bridge} ${to.text}`;
-  return { name: typeof name === "string" ? name : written, to, retry: ownRetry };
+  return { name: typeof name === "string" ? name : written, to, ...spread, retry, ...pace };
 }
 
 function parseBridgeTarget(
   value: JsonObject,
   within: Within & { readonly pointer: string },
 ): BridgeAddress | null {
-  return parsePlace(value, { end: "sink", taken: ["name", "retry", ...LATER_KEYS] }, within);
+  if ("each" in value) {
+    const detail = "each works for streams: fan out into one, and from there to the bridge";
+    within.problems.add(`${within.pointer}/each`, detail);
+  }
+  return parsePlace(value, { end: "sink", taken: ["each", ...TARGET_KEYS, ...LATER_KEYS] }, within);
 }
 
 function parseStreamTarget(
   value: JsonObject,
   { pointer, problems }: Within & { readonly pointer: string },
 ): { readonly stream: string } | null {
-  const known = ["stream", "name", "retry"];
+  const known = ["stream", "each", "key", ...TARGET_KEYS];
   for (const key of Object.keys(value)) {
     if (known.includes(key) || LATER_KEYS.includes(key)) continue;
     problems.add(`${pointer}/${escapePointer(key)}`, shapes.unknownKey(key, known));
@@ -210,8 +229,56 @@ function parseStreamTarget(
     problems.add(`${pointer}/stream`, detail);
     return null;
   }
-  problems.check(`${pointer}/stream`, () => compileTemplate(stream));
+  const item = "each" in value;
+  problems.check(`${pointer}/stream`, () => compileTemplate(stream, { item }));
   return { stream };
+}
+
+/** A stream target's `each` and `key`. */
+function parseFanOut(
+  { each, key }: JsonObject,
+  { pointer, problems }: Within & { readonly pointer: string },
+): Pick<TargetDocument, "each" | "key"> {
+  let found: Pick<TargetDocument, "each" | "key"> = {};
+  if (each !== undefined) {
+    const source = shapes.expression.safeParse(each);
+    if (source.success) {
+      found = { each: source.data };
+      problems.check(`${pointer}/each`, () => compileExpression(source.data));
+    } else problems.addIssues(each, source.error.issues, `${pointer}/each`);
+  }
+  if (key === undefined) return found;
+  if (typeof key !== "string") {
+    problems.add(`${pointer}/key`, `expected text with \${CEL}, found ${shown(key)}`);
+    return found;
+  }
+  const item = each !== undefined;
+  problems.check(`${pointer}/key`, () => compileTemplate(key, { item }));
+  return { ...found, key };
+}
+
+/** When messages may go out: a rule's or target's own, else the defaults. */
+function parsePace(
+  value: JsonObject,
+  defaults: Pick<TargetDefaults, "notBefore" | "delayMs">,
+  { pointer, problems }: { readonly pointer: string; readonly problems: Problems },
+): Pick<TargetDefaults, "notBefore" | "delayMs"> {
+  let { notBefore, delayMs } = defaults;
+  if (value["notBefore"] !== undefined) {
+    const source = shapes.expression.safeParse(value["notBefore"]);
+    if (source.success) {
+      notBefore = source.data;
+      problems.check(`${pointer}/notBefore`, () => compileExpression(source.data));
+    } else if (pointer !== "")
+      problems.addIssues(value["notBefore"], source.error.issues, `${pointer}/notBefore`);
+  }
+  if (value["delay"] !== undefined) {
+    const delay = shapes.durationMs.safeParse(value["delay"]);
+    if (delay.success) delayMs = delay.data;
+    else if (pointer !== "")
+      problems.addIssues(value["delay"], delay.error.issues, `${pointer}/delay`);
+  }
+  return { notBefore, delayMs };
 }
 
 /** The defaults with what a document names in their place. */

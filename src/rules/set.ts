@@ -30,12 +30,15 @@ export const PROPERTY_TYPES = {
 
 type Named = readonly (readonly [name: string, template: Template])[];
 
-/** Compiles `set`; null when it changes nothing. @throws InvalidError an expression is wrong. */
-export function compileSet(set: SetDocument): Change | null {
-  const key = set.key === undefined ? null : compileTemplate(set.key);
-  const body = set.body === undefined ? null : compileTemplate(set.body);
-  const headers = named(set.headers);
-  const properties = named(set.properties);
+/**
+ * Compiles `set`; null when it changes nothing. `site` names the rule. @throws InvalidError an
+ * expression is wrong.
+ */
+export function compileSet(set: SetDocument, site = ""): Change | null {
+  const key = set.key === undefined ? null : compileTemplate(set.key, { site: `${site}/key` });
+  const body = set.body === undefined ? null : compileTemplate(set.body, { site: `${site}/body` });
+  const headers = named(set.headers, `${site}/headers`);
+  const properties = named(set.properties, `${site}/properties`);
   if (key === null && body === null && headers.length === 0 && properties.length === 0) return null;
   return (message) => {
     const newBody = body === null ? null : toBody(body.render(message));
@@ -51,9 +54,9 @@ export function compileSet(set: SetDocument): Change | null {
   };
 }
 
-function named(templates: Readonly<Record<string, unknown>> | undefined): Named {
+function named(templates: Readonly<Record<string, unknown>> | undefined, site: string): Named {
   return Object.entries(templates ?? {}).map(
-    ([name, value]) => [name, compileTemplate(value)] as const,
+    ([name, value]) => [name, compileTemplate(value, { site: `${site}/${name}` })] as const,
   );
 }
 

@@ -2,7 +2,7 @@
  * The nearest known name to a misspelt one, for errors that say what was probably meant.
  */
 
-import { suggestCharsMax } from "../limits.ts";
+import { suggestCharsMax } from "./limits.ts";
 
 /** The known name that is nearest to `name`, or null when none is near (a third may differ). */
 export function nearest(name: string, known: Iterable<string>): string | null {

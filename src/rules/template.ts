@@ -3,7 +3,7 @@
  * type; in other texts values become text. `$${` is a literal `${`.
  */
 import { InvalidError, type InvalidDetail } from "../errors.ts";
-import { expressionTextMax, templateCharsMax } from "../limits.ts";
+import { expressionTextMax, templateCharsMax } from "./limits.ts";
 import { placeOf } from "./cel/problem.ts";
 import { toMember, toText } from "./convert.ts";
 import {
@@ -57,7 +57,7 @@ export function compileText(text: string, options: CompileOptions = {}): readonl
       const end = endOfExpression(text, index + 2);
       if (literal !== "") parts.push(literal);
       literal = "";
-      parts.push(compilePart(text, index + 2, end, options));
+      parts.push(compilePart(text, index + 2, end, sited(options, `@${index}`)));
       index = end + 1;
     } else {
       literal += text[index];
@@ -66,6 +66,11 @@ export function compileText(text: string, options: CompileOptions = {}): readonl
   }
   if (literal !== "" || parts.length === 0) parts.push(literal);
   return parts;
+}
+
+/** The options for what stands at a place within. */
+function sited(options: CompileOptions, place: string): CompileOptions {
+  return { ...options, site: `${options.site ?? ""}${place}` };
 }
 
 /** Whether a text holds an expression. */
@@ -115,7 +120,7 @@ function compileNode(value: unknown, compile: Compile, pointer: string): Templat
 
 function compileLeaf(text: string, compile: Compile, pointer: string): Template {
   try {
-    return textTemplate(compileText(text, compile.options));
+    return textTemplate(compileText(text, sited(compile.options, pointer)));
   } catch (cause) {
     if (!(cause instanceof InvalidError)) throw cause;
     for (const error of cause.errors) {

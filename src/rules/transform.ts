@@ -5,13 +5,14 @@
  */
 import type { BridgeModule, Outgoing } from "../bridge.ts";
 import { NotFoundError } from "../errors.ts";
-import type { Message, Origin, StoredMessage } from "../message.ts";
-import { type AddressTemplate, compileAddress } from "./address.ts";
+import type { Message, StoredMessage } from "../message.ts";
+import { compileAddress } from "./address.ts";
 import { type Change, compileSet } from "./set.ts";
 import type { RuleDocument, TargetDocument } from "./document.ts";
-import { compileExpression, type Verdict } from "./expression.ts";
-import { EvaluationError } from "./failure.ts";
-import { isName } from "./units.ts";
+import { conditionOf } from "./conditions.ts";
+import type { Verdict } from "./expression.ts";
+import { compileFanOut } from "./fan-out.ts";
+import { compileNotBefore, type NotBefore } from "./not-before.ts";
 
 /** A rule that can be run over messages, by any number of routes. */
 export interface CompiledRule {
@@ -33,6 +34,16 @@ export interface CompiledTarget {
    * @throws EvaluationError `set` or the address failed: a failure of this message, for good.
    */
   render(message: StoredMessage): Outgoing;
+  /**
+   * With `each` all that a message becomes, perhaps nothing; null: `render` gives it. They are
+   * sent together, and the message is finished when all of them are. @throws EvaluationError
+   */
+  readonly renderAll: ((message: StoredMessage) => readonly Outgoing[]) | null;
+  /**
+   * When it may go out at the earliest, Unix milliseconds; 0: at once.
+   * @throws EvaluationError as `render` does.
+   */
+  readonly notBeforeMs: NotBefore;
 }
 
 /**
@@ -46,8 +57,8 @@ export function compileRule(
   modules: ReadonlyMap<string, BridgeModule>,
 ): CompiledRule {
   const where =
-    document.where === null ? null : compileExpression(document.where, { condition: true });
-  const change = shared(compileSet(document.set), document.to.length);
+    document.where === null ? null : conditionOf(document.where, name, document.to.length);
+  const change = shared(compileSet(document.set, name), document.to.length);
   return {
     name,
     document,
@@ -62,42 +73,20 @@ function compileTarget(
   modules: ReadonlyMap<string, BridgeModule>,
 ): CompiledTarget {
   const { name, to } = document;
+  const notBeforeMs = compileNotBefore(document);
   if ("stream" in to) {
-    const address = compileAddress({ stream: to.stream }, { stream: "" });
-    return { name, document, render: (message) => intoStream(message, change, address) };
+    const { one, all } = compileFanOut({ ...document, to }, change);
+    return { name, document, render: one, renderAll: all, notBeforeMs };
   }
   const module = modules.get(to.kind);
   if (module === undefined) throw new NotFoundError(`no bridge of kind ${to.kind} is known`);
-  const address = compileAddress(to.fields, module.addressSpecials);
+  const address = compileAddress(to.fields, module.addressSpecials, name);
   return {
     name,
     document,
+    notBeforeMs,
+    renderAll: null,
     render: (message) => ({ message: change(message), fields: address.render(message) }),
-  };
-}
-
-/** A message that a rule passes on within the log says where it was before. */
-function intoStream(message: StoredMessage, change: Change, address: AddressTemplate): Outgoing {
-  const fields = address.render(message);
-  const stream = fields["stream"];
-  if (typeof stream !== "string" || !isName(stream)) {
-    throw new EvaluationError(`stream: ${JSON.stringify(stream)} is not a stream's name`);
-  }
-  const changed = change(message);
-  const { id, key, properties, headers, body, timestampMs } = changed;
-  const origin = passedOn(message);
-  return { message: { id, key, properties, headers, body, timestampMs, origin }, fields };
-}
-
-function passedOn(message: StoredMessage): Origin {
-  const before = message.origin;
-  return {
-    bridge: "rule",
-    address: message.stream,
-    partition: message.partition,
-    offset: String(message.offset),
-    hops: [...(before?.hops ?? []), message.stream],
-    ...(before?.params === undefined ? {} : { params: before.params }),
   };
 }
 

@@ -31,12 +31,21 @@ const BYTES_UNIT: Readonly<Record<string, number>> = {
 };
 const RFC3339 =
   /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([+-])(\d\d):(\d\d))$/;
+const RATE = /^([1-9]\d{0,8})\/(ms|s|m|h|d|\d+(?:ms|s|m|h|d))$/;
 const AGO = /^(\S+)\s+ago$/;
+
+/** So many in so long. */
+export interface Rate {
+  readonly count: number;
+  readonly perMs: number;
+}
 
 /** What a duration looks like, for errors. */
 export const DURATION_FORM = "a duration such as 500ms, 2s, 5m, 1h or 7d";
 /** What a byte count looks like, for errors. */
 export const BYTES_FORM = "a number of bytes such as 512, 64KiB, 10GiB or 1MB";
+/** What a rate looks like, for errors. */
+export const RATE_FORM = "a rate such as 100/s, 5000/m or 20/10s";
 /** What a name looks like, for errors. */
 export const NAME_FORM =
   "a name of letters, digits, dots, underscores and dashes, at most 100, the first a letter or digit";
@@ -49,6 +58,16 @@ export function isName(text: string): boolean {
 /** Whether a text may name a stream that is read; writing needs `isName`. */
 export function isReadableStream(text: string): boolean {
   return READABLE_STREAM.test(text);
+}
+
+/** So many in so long: `100/s`, `5000/m`, `20/10s`; at most `countMax`. */
+export function parseRate(input: unknown, countMax: number): Rate | null {
+  const match = typeof input === "string" ? RATE.exec(input) : null;
+  const unit = match?.[2] ?? "";
+  const perMs = parseDurationMs(/^\d/.test(unit) ? unit : `1${unit}`);
+  const count = Number(match?.[1]);
+  const isRate = match !== null && perMs !== null && perMs > 0 && count <= countMax;
+  return isRate ? { count, perMs } : null;
 }
 
 /** Milliseconds of `500ms`, `2s`, `5m`, `1h`, `7d` or a bare number of milliseconds. */

@@ -4,15 +4,18 @@
  */
 import { z } from "zod";
 import { hookSecretsMax } from "../limits.ts";
+import { CHALLENGE_KEYS, CHALLENGE_MEMBERS, challengeOf, echoOf } from "./challenge.ts";
 import {
-  type ChallengeDocument,
   type HookDocument,
+  type HookJwtDocument,
   type JsonObject,
   VERIFY_SCHEMES,
   type VerifyDocument,
   type VerifyScheme,
   type VerifySecret,
 } from "./document.ts";
+import { JWT_MEMBERS, parseJwt } from "./jwt.ts";
+import { MTLS_KEYS, mtlsOf } from "./mtls.ts";
 import { isObject } from "./place.ts";
 import { expected, type Problems, shown } from "./problems.ts";
 import * as shapes from "./shapes.ts";
@@ -20,12 +23,8 @@ import { didYouMean } from "./suggest.ts";
 import { escapePointer } from "./template.ts";
 import { parseTimeMs } from "./units.ts";
 
-/** What the contract names and this version can't check. */
-const LATER = ["jwt", "mtls"];
-
 const SECRETS = ["secret", "secrets"];
 const PUBLIC_KEYS = ["publicKey", "publicKeys"];
-const CHALLENGE = ["challenge", "token"];
 const HMAC = [
   "header",
   "algorithm",
@@ -53,6 +52,8 @@ const KEYS: Readonly<Record<VerifyScheme, readonly string[]>> = {
   hmac: [...SECRETS, ...HMAC, "tolerance"],
   basic: [...SECRETS, "username", "password"],
   bearer: SECRETS,
+  jwt: ["header", ...Object.keys(JWT_MEMBERS)],
+  mtls: MTLS_KEYS,
 };
 
 const headerName = z
@@ -81,8 +82,6 @@ const secret = z.unknown().transform((value, context): VerifySecret => {
   return z.NEVER;
 });
 const secrets = z.array(secret).min(1).max(hookSecretsMax);
-const parameter = z.string().min(1).max(100);
-
 const verifyShape = z.object({
   secret: secret.optional(),
   secrets: secrets.optional(),
@@ -104,20 +103,25 @@ const verifyShape = z.object({
   timestampHeader: headerName.optional(),
   idHeader: headerName.optional(),
   keyEncoding: shapes.word(["text", "hex", "base64"]).optional(),
-  challenge: z
-    .union([shapes.strict({ parameter, token: parameter.optional() }), parameter])
-    .optional(),
-  token: text.optional(),
+  format: shapes.word(["xfcc", "pem", "value"]).optional(),
+  verifiedHeader: headerName.optional(),
+  fingerprint: secret.optional(),
+  fingerprints: secrets.optional(),
+  subject: secret.optional(),
+  subjects: secrets.optional(),
+  uri: secret.optional(),
+  uris: secrets.optional(),
+  ...CHALLENGE_MEMBERS,
 });
 
 type Data = z.infer<typeof verifyShape>;
-type Verified = Pick<HookDocument, "verify" | "challenge">;
+type Verified = Pick<HookDocument, "verify" | "challenge" | "echo">;
 
 /** Parses `verify`; null when something is wrong with it, which is then among the problems. */
 export function parseVerify(verify: JsonObject, problems: Problems): Verified | null {
   const scheme = schemeOf(verify["scheme"], problems);
   if (scheme === null) return null;
-  const known = ["scheme", ...(scheme === "none" ? [] : KEYS[scheme]), ...CHALLENGE];
+  const known = ["scheme", ...(scheme === "none" ? [] : KEYS[scheme]), ...CHALLENGE_KEYS];
   for (const key of Object.keys(verify).filter((each) => !known.includes(each))) {
     problems.add(`/verify/${escapePointer(key)}`, shapes.unknownKey(key, known));
   }
@@ -127,9 +131,10 @@ export function parseVerify(verify: JsonObject, problems: Problems): Verified | 
     return null;
   }
   const { data } = shape;
-  const challenge = challengeOf(data, problems);
-  if (scheme === "none") return { verify: null, challenge };
-  return { verify: documentOf(scheme, data, problems), challenge };
+  const asked = { challenge: challengeOf(data, problems), echo: echoOf(data, problems) };
+  if (scheme === "none") return { verify: null, ...asked };
+  if (scheme === "jwt") return { verify: jwtDocument(verify, data, problems), ...asked };
+  return { verify: documentOf(scheme, data, problems), ...asked };
 }
 
 function schemeOf(scheme: unknown, problems: Problems): VerifyScheme | "none" | null {
@@ -138,8 +143,6 @@ function schemeOf(scheme: unknown, problems: Problems): VerifyScheme | "none" | 
   if (found !== undefined) return found;
   if (typeof scheme !== "string") {
     problems.add("/verify/scheme", `expected the name of a scheme, found ${shown(scheme)}`);
-  } else if (LATER.includes(scheme)) {
-    problems.add("/verify/scheme", shapes.notAvailable(`scheme ${JSON.stringify(scheme)}`));
   } else {
     const names = [...VERIFY_SCHEMES, "none"];
     const near = didYouMean(scheme, names) || `; known are ${names.join(", ")}`;
@@ -156,10 +159,15 @@ function documentOf(scheme: VerifyScheme, data: Data, problems: Problems): Verif
     problems.add("/verify/username", "is missing: expected text");
     return null;
   }
+  if (scheme === "mtls") {
+    const certificates = mtlsOf(data, problems);
+    return certificates === null ? null : { ...NOTHING_MORE, scheme, ...certificates };
+  }
   const found = secretsOf(scheme, data, problems);
   if (found === null) return null;
   const hmac = scheme === "hmac" ? hmacOf(data, problems) : null;
   return {
+    ...NOTHING_MORE,
     scheme,
     secrets: found,
     toleranceMs: data.tolerance ?? null,
@@ -167,6 +175,24 @@ function documentOf(scheme: VerifyScheme, data: Data, problems: Problems): Verif
     username: data.username ?? null,
     hmac,
   };
+}
+
+const NOTHING_MORE: Omit<VerifyDocument, "scheme" | "secrets"> = {
+  toleranceMs: null,
+  url: null,
+  username: null,
+  hmac: null,
+  mtls: null,
+  jwt: null,
+};
+
+/** The settings of tokens are those of `access`, with the header beside them. */
+function jwtDocument(verify: JsonObject, data: Data, problems: Problems): VerifyDocument | null {
+  const own = Object.entries(verify).filter(([key]) => Object.hasOwn(JWT_MEMBERS, key));
+  const jwt = parseJwt(Object.fromEntries(own), "/verify", problems);
+  if (jwt === null) return null;
+  const found: HookJwtDocument = { header: (data.header ?? "authorization").toLowerCase(), jwt };
+  return { ...NOTHING_MORE, scheme: "jwt", secrets: [], jwt: found };
 }
 
 function secretsOf(
@@ -234,28 +260,4 @@ function checkBase(
       problems.add("/verify/base", `must hold {${part}}: a time that is not signed proves nothing`);
     }
   }
-}
-
-function challengeOf(data: Data, problems: Problems): ChallengeDocument | null {
-  const { challenge, token } = data;
-  if (challenge === undefined) {
-    if (token !== undefined) problems.add("/verify/token", "needs challenge");
-    return null;
-  }
-  if (typeof challenge === "string") {
-    if (token !== undefined) {
-      problems.add("/verify/challenge", "expected { parameter, token } beside a token");
-    }
-    return { parameter: challenge, token: null };
-  }
-  const { parameter: name, token: tokenName } = challenge;
-  if (tokenName === undefined && token === undefined) return { parameter: name, token: null };
-  if (tokenName === undefined || token === undefined) {
-    problems.add(
-      "/verify/token",
-      "token and challenge.token (the parameter it comes in) go together",
-    );
-    return null;
-  }
-  return { parameter: name, token: { parameter: tokenName, text: token } };
 }

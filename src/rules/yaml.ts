@@ -17,7 +17,7 @@ import {
   type YAMLParseError,
 } from "yaml";
 import { type InvalidDetail, InvalidError } from "../errors.ts";
-import { definitionsCharsMax, documentDepthMax } from "../limits.ts";
+import { definitionsCharsMax, documentDepthMax } from "./limits.ts";
 import type { Json } from "./document.ts";
 import { escapePointer } from "./template.ts";
 

@@ -3,7 +3,7 @@
  * both ways, closes, waits, and whole sessions against a server that says what is written there.
  */
 import { describe, expect, test } from "bun:test";
-import { afterClose, defaultTuning, retryMs, stopCode } from "../../src/client/closes.ts";
+import { afterClose, defaultTuning, retryMs, stopCode, toldMs } from "../../src/client/closes.ts";
 import { connect } from "../../src/client/client.ts";
 import { messageOf, publishText, type ServerFrame } from "../../src/client/frames.ts";
 import type { SocketLike } from "../../src/client/platform.ts";
@@ -90,6 +90,9 @@ describe("closes and waits", () => {
       expect<string>(afterClose(code)).toBe(then);
       if (error !== undefined) expect(stopCode(code)).toBe(error);
     });
+  }
+  for (const { reason, ms } of vectors.reasons) {
+    test(`the reason "${reason}" tells ${ms}`, () => expect(toldMs(reason)).toBe(ms));
   }
   for (const { failures, random, ms } of vectors.waits) {
     test(`${failures} failures, chance ${random}: ${ms} ms`, () => {

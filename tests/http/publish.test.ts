@@ -1,5 +1,6 @@
 /** Publishing: raw bodies, NDJSON, CloudEvents, idempotency, conditions, grants. */
 import { expect, test } from "bun:test";
+import { StreamFullError } from "../../src/errors.ts";
 import { ADMIN_TOKEN, type Answer, testServer, type TestServer } from "./support.ts";
 
 async function stored(server: TestServer, stream: string): Promise<Record<string, unknown>[]> {
@@ -91,6 +92,20 @@ test("If-Match appends only at the end that the caller knows", async () => {
   expect(await stored(server, "s")).toHaveLength(2);
 });
 
+test("a conditional append that is sent again gets its first receipt, and not 412", async () => {
+  await using server = await testServer();
+  const headers = { "if-match": "0", "idempotency-key": '"once"' };
+  const first = await server.publish("s", "a", headers);
+  expect([first.status, first.json["duplicate"]]).toEqual([202, false]);
+  expect((await server.publish("s", "b")).status).toBe(202);
+  const again = await server.publish("s", "a", headers);
+  expect(again.status).toBe(202);
+  expect(again.json).toEqual({ ...first.json, duplicate: true });
+  const other = await server.publish("s", "c", { ...headers, "idempotency-key": '"two"' });
+  expect([other.status, other.json["end"]]).toEqual([412, 2]);
+  expect(await stored(server, "s")).toHaveLength(2);
+});
+
 test("a stream of several partitions takes If-Match only with ?partition=", async () => {
   await using server = await testServer();
   await server.call("PUT", "/api/streams/s", { body: '{"partitions":4}' });
@@ -168,6 +183,15 @@ test("NDJSON with an idempotency key is appended once", async () => {
   const expected = receipts.map((receipt) => ({ ...receipt, duplicate: true }));
   expect(again.json as unknown).toEqual(expected);
   expect(await stored(server, "s")).toHaveLength(2);
+});
+
+test("space around a line, a mark at its beginning and CRLF are no part of a message", async () => {
+  await using server = await testServer();
+  const text = '\uFEFF{"body":"a"}\r\n  {"body":"b"} \n\t\n{"body":"{\u00e9}"}';
+  const answer = await lines(server, text);
+  expect(answer.status).toBe(202);
+  const bodies = (await stored(server, "s")).map(({ body }) => body);
+  expect(bodies).toEqual(["a", "b", "{\u00e9}"]);
 });
 
 test("NDJSON within bounds only: lines, UTF-8, deep JSON, names that JavaScript gives a meaning", async () => {
@@ -268,7 +292,7 @@ test("publishing needs a token, and one that may write this stream and this key"
     server.call("POST", at, { body: "x", headers, token });
   expect((await send({ "isthmus-key": "u1" })).status).toBe(202);
   expect((await send({ "isthmus-key": "u2" })).json["code"]).toBe("forbidden");
-  expect((await send({})).status).toBe(403);
+  expect((await send({})).status).toBe(202);
   expect((await send({ "isthmus-key": "u1" }, "/streams/other/messages")).status).toBe(403);
   const mixed = await server.call("POST", path, {
     body: '{"key":"u1","body":"ok"}\n{"key":"u2","body":"no"}\n',
@@ -276,7 +300,7 @@ test("publishing needs a token, and one that may write this stream and this key"
     token,
   });
   expect(mixed.status).toBe(403);
-  expect(await stored(server, "chat")).toHaveLength(1);
+  expect(await stored(server, "chat")).toHaveLength(2);
 });
 
 test.each(["$state", "$audit", "-x", "a%2Fb", "..%2F..", "a".repeat(101), "a%00b"])(
@@ -302,4 +326,20 @@ test("authorization is a bearer token and nothing else", async () => {
   }
   const byQuery = await fetch(`${server.url}/streams/s/messages?token=${ADMIN_TOKEN}`);
   expect(byQuery.status).toBe(401);
+});
+
+test("a stream that is full of what a rule has not passed answers 503 and names the rule", async () => {
+  await using server = await testServer();
+  const stream = server.gateway.streams.stream("s");
+  stream.guard = () => {
+    throw new StreamFullError("s", "slow", 7);
+  };
+  const refused = await server.publish("s", "x");
+  expect(refused.status).toBe(503);
+  expect(refused.json).toMatchObject({ code: "storage-unavailable", rule: "slow" });
+  expect(refused.json["detail"]).toContain("rule slow has yet to pass 7 messages");
+  expect(Number(refused.headers.get("retry-after"))).toBeGreaterThan(0);
+  stream.guard = null;
+  expect((await server.publish("s", "x")).status).toBe(202);
+  expect(await stored(server, "s")).toHaveLength(1);
 });

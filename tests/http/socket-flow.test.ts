@@ -120,3 +120,24 @@ test("a stop closes with 1012 and keeps every ack", async () => {
     String(second?.["cursor"]),
   );
 });
+
+test("a subscription to one key on an indexed stream is told how far it has come", async () => {
+  const clock = new ShiftedClock();
+  await using server = await testServer({ clock });
+  const index = { body: '{"partitions":2,"index":["key"]}' };
+  expect((await server.call("PUT", "/api/streams/inbox", index)).status).toBe(201);
+  using socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "inbox", key: "mine", from: "earliest" });
+  await socket.take("subscribed");
+  for (const key of ["other", "third", "other"]) {
+    await server.publish("inbox", key, { "isthmus-key": key });
+  }
+  clock.shiftMs += 5000;
+  const { cursor } = await socket.take("cursor");
+  const behind = await server.call("GET", `/streams/inbox/messages?from=${String(cursor)}`);
+  expect(behind.json).toMatchObject({ messages: [], atEnd: true });
+  await server.publish("inbox", "hello", { "isthmus-key": "mine" });
+  expect(await socket.take("message")).toMatchObject({ key: "mine", body: "hello" });
+  const own = await server.call("GET", "/streams/inbox/messages?key=mine&from=earliest");
+  expect(own.json).toMatchObject({ messages: [{ body: "hello" }], atEnd: true });
+});

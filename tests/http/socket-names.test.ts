@@ -1,5 +1,8 @@
 /** Durable names: acks, windows, coming back, taking over. */
 import { expect, test } from "bun:test";
+import { systemClock } from "../../src/clock.ts";
+import { shortEpoch } from "../../src/log/cursor.ts";
+import { DurableNames } from "../../src/http/names.ts";
 import { TestSocket } from "./socket-client.ts";
 import { fill, ShiftedClock, testServer } from "./support.ts";
 
@@ -76,6 +79,33 @@ test("a second connection takes a name over, and loses nothing that was acked", 
   expect((await first.closed).code).toBe(4509);
   await second.take("subscribed");
   expect((await second.takeMany("message", 2)).map(({ offset }) => offset)).toEqual([2, 3]);
+});
+
+test("a late frame of a client's earlier connection does not take the name from its later one", async () => {
+  await using server = await testServer();
+  const frame = (client?: string) => ({
+    op: "subscribe",
+    sub: "a",
+    stream: "s",
+    name: "n",
+    client,
+  });
+  using early = await TestSocket.open(server.url);
+  using late = await TestSocket.open(server.url);
+  await late.send(frame("ann"));
+  await late.take("subscribed");
+  await early.send(frame("ann"));
+  expect(await early.take("error")).toMatchObject({ sub: "a", code: "conflict" });
+  await late.nothingElse();
+  // Another client takes it over from a connection that is older too, and so does one that does
+  // not say who it is.
+  await early.send(frame("bob"));
+  await early.take("subscribed");
+  expect(await late.take("error")).toMatchObject({ sub: "a", code: "taken-over" });
+  using last = await TestSocket.open(server.url);
+  await last.send(frame());
+  await last.take("subscribed");
+  expect((await early.closed).code).toBe(4509);
 });
 
 test("connections that take two names from one another do not wait for ever", async () => {
@@ -168,4 +198,29 @@ test("a name unused for 30 days begins anew", async () => {
   clock.shiftMs = 100 * 86_400_000;
   using fourth = await open();
   await fourth.takeMany("message", 3);
+});
+
+test("names unused for 30 days are forgotten, those in use and younger ones stay", async () => {
+  await using server = await testServer();
+  const { states } = server.gateway;
+  let ageMs = 0;
+  const clock = { ...systemClock, nowMs: () => systemClock.nowMs() + ageMs };
+  const names = new DurableNames(states, clock);
+  const holder = { client: null, openedMs: 0, takenOver: () => undefined, failed: () => undefined };
+  const cursor = server.gateway.streams
+    .stream("s")
+    .partitions.map(({ epoch, offsetEnd }) => ({ epoch: shortEpoch(epoch), offset: offsetEnd }));
+  const begun = async (name: string) => {
+    const claim = await names.claim("ann", name, holder);
+    await claim.begin("s", cursor);
+    return claim;
+  };
+  await (await begun("old")).release();
+  const held = await begun("held");
+  ageMs = 31 * 24 * 3_600_000;
+  await (await begun("young")).release();
+  expect(await names.sweep()).toBe(1);
+  expect(states.keys("client/ann/")).toEqual(["client/ann/held", "client/ann/young"]);
+  await held.release();
+  expect(await names.sweep()).toBe(1);
 });

@@ -14,6 +14,7 @@ test("the first frame says who one is; subscribe may follow at once", async () =
     op: "welcome",
     session: expect.any(String),
     pingMs: expect.any(Number),
+    spreadMs: expect.any(Number),
   });
   expect(await socket.take("subscribed")).toMatchObject({ sub: "s1", gap: null });
   const [first, second] = await socket.takeMany("message", 2);
@@ -87,11 +88,12 @@ test("a token can be renewed on a live connection, of the same subject only", as
   await socket.send({ op: "auth", token: second });
   await socket.take("welcome");
   await server.tokens.revoke("a", { by: "tests" });
-  await socket.send({ op: "auth", token: other });
-  expect((await socket.take("error"))["code"]).toBe("forbidden");
   await socket.nothingElse();
   await socket.send({ op: "auth", token: narrow });
   expect((await socket.closed).code).toBe(4503);
+  using another = await TestSocket.open(server.url, second);
+  await another.send({ op: "auth", token: other });
+  expect((await another.closed).code).toBe(4503);
 });
 
 test.each([
@@ -195,7 +197,6 @@ test("grants bound what a client reads and writes", async () => {
     { op: "subscribe", sub: "x", stream: "inbox" },
     { op: "subscribe", sub: "x", stream: "inbox", key: "u2" },
     { op: "subscribe", sub: "x", stream: "chat", key: "u1" },
-    { op: "publish", ref: "x", stream: "chat", body: "1" },
     { op: "publish", ref: "x", stream: "chat", key: "u2", body: "1" },
     { op: "publish", ref: "x", stream: "inbox", key: "u1", body: "1" },
   ]) {

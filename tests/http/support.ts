@@ -12,14 +12,16 @@ import { type FileLog, openFileLog } from "../../src/log/files.ts";
 import { Streams } from "../../src/log/stream.ts";
 import { type Accepted, noDefinitions } from "../../src/rules/store/accepted.ts";
 import { planChanges } from "../../src/rules/store/change.ts";
-import type { Change, ChangeContext } from "../../src/rules/document.ts";
+import type { Change, ChangeContext, Kind } from "../../src/rules/document.ts";
+import type { Operations } from "../../src/routing/operations.ts";
 import { compileExpression } from "../../src/rules/expression.ts";
 import { parseDefinition } from "../../src/rules/parse.ts";
 import { Keyring, newSecretKey } from "../../src/rules/store/secrets.ts";
-import { emptyState } from "../../src/rules/store/state.ts";
+import { emptyState, type StoredRevision } from "../../src/rules/store/state.ts";
 import { type NewToken, Tokens } from "../../src/rules/store/tokens.ts";
 import { Telemetry } from "../../src/telemetry.ts";
 import { freePort, temporaryFolder } from "../temporary.ts";
+import { idleOperations } from "./idle-operations.ts";
 
 export const ADMIN_TOKEN = "admin-token-of-the-tests";
 
@@ -101,7 +103,7 @@ export class TestServer implements AsyncDisposable {
       ...body,
     });
     const text = await response.text();
-    const isJson = (response.headers.get("content-type") ?? "").includes("json");
+    const isJson = /[/+]json/.test(response.headers.get("content-type") ?? "");
     const json = (isJson && text !== "" ? JSON.parse(text) : {}) as Record<string, unknown>;
     return { status: response.status, headers: response.headers, text, json };
   }
@@ -159,6 +161,10 @@ export async function testServer(options: TestOptions = {}): Promise<TestServer>
     adminHost: null,
     adminPort: null,
     publicUrl: null,
+    trustProxies: [],
+    origins: [],
+    clientLimits: "",
+    hookLimits: { rate: null, concurrency: 10_000, memoryBytes: 256 * 1024 * 1024 },
     tlsCert: null,
     tlsKey: null,
     ...options.config,
@@ -169,6 +175,9 @@ export async function testServer(options: TestOptions = {}): Promise<TestServer>
     config,
     clock,
     telemetry,
+    resolve: (text) => Promise.resolve(text),
+    fetch,
+    random: Math.random,
     ids: () => Bun.randomUUIDv7(),
     version: "0.0.0-test",
   });
@@ -188,6 +197,7 @@ class MemoryDefinitions {
   readonly tokens: Tokens;
   readonly #clock: Clock;
   readonly #keyring = new Keyring(newSecretKey());
+  readonly revisions: StoredRevision[] = [];
   current: Accepted = { state: emptyState(this.#keyring.proof), definitions: noDefinitions };
 
   constructor(clock: Clock) {
@@ -221,6 +231,8 @@ class MemoryDefinitions {
 
 /** The gateway's face over the log: hooks and streams take effect, nothing else runs. */
 export class TestFace implements GatewayFace {
+  readonly modules = bridgeModules;
+  readonly operations: Operations;
   readonly streams: Streams;
   readonly states: FileLog["states"];
   readonly #definitions: MemoryDefinitions;
@@ -232,6 +244,7 @@ export class TestFace implements GatewayFace {
     this.states = log.states;
     this.#definitions = definitions;
     this.isReady = isReady;
+    this.operations = idleOperations(this.streams, this.states);
   }
 
   hook(name: string): HookFace | undefined {
@@ -246,6 +259,7 @@ export class TestFace implements GatewayFace {
     try {
       const plan = this.#definitions.plan(changes, context);
       this.#definitions.adopt(plan.next);
+      this.#definitions.revisions.push(...(plan.write?.revisions ?? []));
       this.#apply();
       return Promise.resolve({ definitions: this.definitions(), results: plan.result });
     } catch (error) {
@@ -256,6 +270,14 @@ export class TestFace implements GatewayFace {
   preview(changes: readonly Change[], context: ChangeContext) {
     const plan = this.#definitions.plan(changes, context);
     return { definitions: plan.next.definitions, results: plan.result };
+  }
+
+  revisions(kind: Kind, name: string) {
+    return Promise.resolve(
+      this.#definitions.revisions
+        .filter((each) => each.kind === kind && each.name === name)
+        .toReversed(),
+    );
   }
 
   bridgeStatus() {
@@ -276,12 +298,13 @@ export class TestFace implements GatewayFace {
 
   readiness() {
     const reasons = this.isReady ? [] : [{ code: "starting", detail: "it is starting" }];
-    return { ready: this.isReady, reasons };
+    return { ready: this.isReady, reasons, warnings: [] };
   }
 
   #apply(): void {
     const { hooks, streams } = this.definitions();
-    for (const [name, { parsed }] of streams) this.streams.define(name, parsed.partitions);
+    for (const [name, { parsed }] of streams)
+      this.streams.define(name, parsed.partitions, parsed.indexKey);
     this.#hooks.clear();
     for (const [name, { parsed }] of hooks) {
       const key = parsed.key === null ? null : compileExpression(parsed.key);

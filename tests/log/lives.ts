@@ -122,7 +122,9 @@ export class Lives {
       if (dedupeKey !== null) offsets.set(dedupeKey, [...(offsets.get(dedupeKey) ?? []), offset]);
     }
     for (const [key, places] of offsets) {
-      const receipt = partition.append([message("again")], { dedupeKeys: [key] }).receipt(0);
+      const appended = partition.append([message("again")], { dedupeKeys: [key] });
+      await appended.durable;
+      const receipt = appended.receipt(0);
       expect(receipt.duplicate, key).toBe(true);
       expect(places).toContain(receipt.offset);
     }

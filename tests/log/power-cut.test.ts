@@ -4,10 +4,12 @@
  * ISTHMUS_TEST_FULL=1 makes it long.
  */
 import { expect, test } from "bun:test";
+import { nextTurn } from "../../src/clock.ts";
 import { GatewayError } from "../../src/errors.ts";
 import { type Fault, MemoryDisk } from "../sim/disk.ts";
 import { Random } from "../sim/random.ts";
 import { Lives } from "./lives.ts";
+import { ids, message, openLog, readAll } from "./support.ts";
 
 const isFull = process.env["ISTHMUS_TEST_FULL"] === "1";
 const given = process.env["ISTHMUS_TEST_SEED"];
@@ -123,3 +125,28 @@ for (const { call, code } of FAULTS) {
     expect(reached).toBeGreaterThan(call === "truncate" ? 0 : 1);
   }, 600_000);
 }
+
+test("two partitions of a new stream that begin at once both outlive a power cut", async () => {
+  for (let seed = 1; seed <= 20; seed++) {
+    const disk = await dataFolder();
+    const { log } = await openLog(disk);
+    // The name of the stream's folder takes its time to reach the disk.
+    const slow = Promise.withResolvers<void>();
+    disk.before = (call, path) =>
+      call === "sync" && path === "/data/streams" ? slow.promise : null;
+    const acked: number[] = [];
+    const appends = [0, 1].map(async (index) => {
+      await log.partition({ stream: "new", index }, 2).append([message(`m${index}`)]).durable;
+      acked.push(index);
+    });
+    for (let turn = 0; turn < 20; turn++) await nextTurn();
+    const left = disk.crash(new Random(seed));
+    const found = (await openLog(left)).log;
+    for (const index of acked) {
+      const held = await readAll(found.partition({ stream: "new", index }));
+      expect(ids(held)).toEqual([`m${index}`]);
+    }
+    slow.resolve();
+    await Promise.all(appends);
+  }
+});

@@ -1,8 +1,14 @@
 /** Retention: whole segments go, oldest first, and only what may go. */
 import { expect, test } from "bun:test";
 import { systemClock } from "../../src/clock.ts";
+import { StreamFullError } from "../../src/errors.ts";
 import type { FilePartition } from "../../src/log/partition.ts";
-import { DEFAULT_RETENTION, Retention, type RetentionPolicy } from "../../src/log/retention.ts";
+import {
+  DEFAULT_RETENTION,
+  heldBack,
+  Retention,
+  type RetentionPolicy,
+} from "../../src/log/retention.ts";
 import { MemoryDisk } from "../sim/disk.ts";
 import { message, openLog, readAll } from "./support.ts";
 
@@ -21,6 +27,15 @@ async function filled(): Promise<{ partition: FilePartition; disk: MemoryDisk }>
   return { partition, disk };
 }
 
+const NOTHING: RetentionPolicy = {
+  ageMs: null,
+  bytes: null,
+  messages: null,
+  afterRouted: false,
+  keepMs: 0,
+  whenFull: "block",
+};
+
 async function kept(policy: Partial<RetentionPolicy>, passed = 0, aheadMs = 0): Promise<number> {
   const { partition } = await filled();
   const clock = { ...systemClock, nowMs: () => Date.now() + aheadMs };
@@ -29,8 +44,10 @@ async function kept(policy: Partial<RetentionPolicy>, passed = 0, aheadMs = 0): 
     clock,
     () => undefined,
   );
-  const none = { ageMs: null, bytes: null, messages: null, afterRouted: false, keepMs: 0 };
-  retention.define(new Map([["s", { ...none, ...policy }]]), () => passed);
+  retention.define(new Map([["s", { ...NOTHING, ...policy }]]), {
+    passed: () => passed,
+    slowest: () => ({ rule: "r", next: passed }),
+  });
   await retention.keep(partition);
   const all = await readAll(partition);
   expect(all.length).toBe(partition.offsetEnd - partition.offsetStart);
@@ -59,6 +76,68 @@ test("after routed takes only what every rule has passed", async () => {
   expect(await kept({ afterRouted: true }, 15)).toBe(30);
   expect(await kept({ afterRouted: true }, 40)).toBe(10);
   expect(await kept({ afterRouted: true, keepMs: 60_000 }, 40)).toBe(40);
+});
+
+test("a full stream drops its oldest only when it is to, and counts what rules had not passed", async () => {
+  const policy = { afterRouted: true, messages: 25, keepMs: 60_000 } as const;
+  expect(await kept(policy, 0)).toBe(40);
+  // What is routed goes at the bound, however long it was to be kept.
+  expect(await kept(policy, 40)).toBe(30);
+  expect(await kept({ ...policy, whenFull: "dropOldest" }, 0)).toBe(30);
+  const { partition } = await filled();
+  const warnings: string[] = [];
+  const retention = new Retention(
+    () => [partition],
+    systemClock,
+    (sentence) => warnings.push(sentence),
+  );
+  const dropping = { ...NOTHING, ...policy, whenFull: "dropOldest" } as const;
+  retention.define(new Map([["s", dropping]]), {
+    passed: () => 4,
+    slowest: () => ({ rule: "slow", next: 4 }),
+  });
+  await retention.keep(partition);
+  expect(retention.counts()).toEqual([{ stream: "s", refusedCalls: 0, droppedMessages: 6 }]);
+  expect(warnings.join()).toContain("rule slow");
+  const { signal } = new AbortController();
+  const late = partition.read(4, { messagesMax: 1, signal });
+  await expect(late).rejects.toMatchObject({ code: "gap", from: 4, to: 10, reason: "retention" });
+});
+
+test("what a rule holds back is counted by share within a segment", async () => {
+  const { partition } = await filled();
+  expect(heldBack(partition, 40)).toEqual({ bytes: 0, messages: 0 });
+  expect(heldBack(partition, 0)).toEqual({ bytes: partition.byteLength, messages: 40 });
+  const half = heldBack(partition, 35);
+  expect(half.messages).toBe(5);
+  expect(half.bytes).toBe((partition.segments.at(-1)?.endPosition ?? 0) / 2);
+  expect(heldBack(partition, Number.POSITIVE_INFINITY)).toEqual({ bytes: 0, messages: 0 });
+});
+
+test("a full stream that blocks refuses an append, and says which rule holds it", async () => {
+  const { partition } = await filled();
+  const retention = new Retention(
+    () => [partition],
+    systemClock,
+    () => undefined,
+  );
+  let next = 0;
+  let hasRule = true;
+  const policy = { ...NOTHING, afterRouted: true, messages: 25 };
+  retention.define(new Map([["s", policy]]), {
+    passed: () => next,
+    slowest: () => (hasRule ? { rule: "slow", next } : null),
+  });
+  expect(retention.guards("s")).toBe(true);
+  expect(() => retention.admit(partition)).toThrow(StreamFullError);
+  expect(() => retention.admit(partition)).toThrow("rule slow has yet to pass 40 messages");
+  expect(retention.counts()).toEqual([{ stream: "s", refusedCalls: 2, droppedMessages: 0 }]);
+  next = 16;
+  retention.admit(partition);
+  next = 15;
+  expect(() => retention.admit(partition)).toThrow(StreamFullError);
+  hasRule = false;
+  retention.admit(partition);
 });
 
 test("a deleted segment's files are gone, its dedupe keys too", async () => {

@@ -47,9 +47,12 @@ test("what matches arrives in order, changed by set; the rest is counted as filt
   expect(status?.counts).toEqual({
     taken: 5,
     delivered: 2,
-    filtered: 2,
+    filtered: 3,
     failed: 1,
     deadLettered: 0,
+    expired: 0,
+    waiting: 0,
+    parked: 0,
   });
 });
 
@@ -133,6 +136,7 @@ describe("a message that is refused", () => {
       "isthmus-revision": "1",
       "isthmus-attempts": "3",
       "isthmus-position": "in/0/1",
+      "isthmus-timestamp": "1700000000000",
     });
     expect(letter?.origin).toMatchObject({ bridge: "rule", address: "r", offset: "1" });
   });

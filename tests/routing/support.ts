@@ -25,27 +25,39 @@ export class Target {
   /** Calls of `send` wait for it. */
   hold: Promise<void> = Promise.resolve();
   sizes: number[] = [];
+  /** Calls of `send` that have not been answered, and the most there ever were. */
+  underWay = 0;
+  underWayMost = 0;
 
   get texts(): string[] {
     return this.taken.map(({ message }) => decodeText(message.body ?? new Uint8Array()));
   }
 
-  sink(): Promise<Sink> {
+  sink(failure: "prefix" | "independent"): Promise<Sink> {
     if (this.isDown) return Promise.reject(new DisconnectedError("the target is down"));
     if (this.isMissing) return Promise.reject(new InvalidError("there is no such place"));
     this.opened++;
     return this.opening.then(() => ({
-      send: (outgoing: readonly Outgoing[]) => this.#send(outgoing),
+      send: (outgoing: readonly Outgoing[]) => this.#send(outgoing, failure),
       [Symbol.asyncDispose]: () => this.closing,
     }));
   }
 
-  async #send(outgoing: readonly Outgoing[]): Promise<readonly Outcome[]> {
+  async #send(
+    outgoing: readonly Outgoing[],
+    failure: "prefix" | "independent",
+  ): Promise<readonly Outcome[]> {
+    this.underWay++;
+    this.underWayMost = Math.max(this.underWayMost, this.underWay);
     await this.hold;
+    this.underWay--;
     if (this.isDown) throw new DisconnectedError("the target is down");
     this.sizes.push(outgoing.length);
+    let isOpen = true;
     return outgoing.map((each) => {
-      const outcome = this.answer(each);
+      // Behind a failure nothing of the call is taken.
+      const outcome = isOpen ? this.answer(each) : ({ unknown: true } as const);
+      isOpen &&= outcome === null || failure === "independent";
       if (outcome !== null) return outcome;
       this.taken.push(each);
       return { sent: null };
@@ -75,7 +87,7 @@ export function targetModule(target: Target, failure: "prefix" | "independent"):
     connect: () =>
       Promise.resolve({
         source: () => Promise.reject(new InvalidError("it has no source")),
-        sink: () => target.sink(),
+        sink: () => target.sink(failure),
         closed: Promise.withResolvers<Error | null>().promise,
         [Symbol.asyncDispose]: () => Promise.resolve(),
       }),
@@ -101,12 +113,17 @@ export function rig(
     failure?: "prefix" | "independent";
     revisions?: Revisions;
     clock?: Clock;
+    random?: () => number;
+    /** A kind of bridge instead of the target in memory, and its configuration. */
+    bridge?: { readonly module: BridgeModule; readonly config: unknown };
     /** Whether the bridge is there, when it is asked for. */
     hasBridge?: () => boolean;
   } = {},
 ): Rig {
   const target = options.target ?? new Target();
-  const modules = new Map([["test", targetModule(target, options.failure ?? "prefix")]]);
+  const module = options.bridge?.module ?? targetModule(target, options.failure ?? "prefix");
+  const { kind } = module;
+  const modules = new Map([[kind, module]]);
   const streams = new Streams(log);
   const revisions = options.revisions ?? new Map();
   const gaps: Rig["gaps"] = [];
@@ -120,8 +137,8 @@ export function rig(
   };
   const bridge = new BridgeConnection({
     name: "b",
-    module: modules.get("test") as BridgeModule,
-    config: {},
+    module,
+    config: options.bridge?.config ?? {},
     resolve: (text) => Promise.resolve(text),
     clock,
     random: () => 0,
@@ -134,7 +151,7 @@ export function rig(
     connection: () => ((options.hasBridge?.() ?? true) ? bridge : undefined),
     revision: (_, revision) => revisions.get(revision) ?? null,
     clock,
-    random: () => 0,
+    random: options.random ?? (() => 0),
     events: () => events,
   });
   return {
@@ -146,7 +163,7 @@ export function rig(
     async rule(document) {
       const parsed = parseDefinition("rules", "r", document, {
         modules,
-        bridges: new Map([["b", { kind: "test" }]]),
+        bridges: new Map([["b", { kind }]]),
       });
       const revision = revisions.size + 1;
       const definition = { kind: "rules", name: "r", revision, project: null, document, parsed };

@@ -213,7 +213,10 @@ test("a stream that lost its end is followed from there, not silently skipped", 
 
 test("progress past the end begins at the end, with its newest revision", () => {
   const before = new Progress("0123456789abcdef", 0, [{ offset: 0, revision: 1 }]);
-  before.begin([0, 1, 2, 3], 4);
+  before.take(
+    [0, 1, 2, 3].map((offset) => ({ offset, appendedAtMs: 1 })),
+    4,
+  );
   for (const offset of [0, 1, 2, 3]) before.finish(offset, "delivered");
   before.swap(6, 2, new Set());
   before.swap(8, 3, new Set());

@@ -39,6 +39,8 @@ test("limits, answers and methods are taken", () => {
     bodyBytes: 1_048_576,
     rate: { count: 20, perMs: 10_000 },
     concurrency: 5,
+    headerBytes: null,
+    bytesPerSecond: 512,
   });
   expect(parsed.answer).toEqual({ status: 200, body: "ok", contentType: null });
   expect(parsed.methods).toEqual(["PUT", "POST"]);
@@ -59,7 +61,7 @@ test.each<[Members, Readonly<Record<string, string>>]>([
     { verify: { scheme: "discord", secret: "a" } },
     {
       "/verify/secret":
-        "unknown key; known are scheme, publicKey, publicKeys, tolerance, challenge or token",
+        "unknown key; known are scheme, publicKey, publicKeys, tolerance, challenge, token or echo",
       "/verify/publicKey": "is missing: expected publicKey or publicKeys",
     },
   ],
@@ -67,14 +69,47 @@ test.each<[Members, Readonly<Record<string, string>>]>([
     { verify: { scheme: "githup", secret: "a" } },
     { "/verify/scheme": 'there is no scheme "githup"; did you mean "github"?' },
   ],
-  [{ verify: { scheme: "mtls" } }, { "/verify/scheme": 'scheme "mtls" is not available yet' }],
+  [
+    { verify: { scheme: "mtls" } },
+    {
+      "/verify/fingerprint":
+        "is missing: expected fingerprint, subject or uri of those who may send",
+    },
+  ],
+  [
+    { verify: { scheme: "mtls", subject: "CN=a", uris: ["spiffe://a"] } },
+    { "/verify/uris": "stands beside subject: expected one of them" },
+  ],
+  [
+    { verify: { scheme: "jwt" } },
+    { "/verify/jwks": "is missing: expected jwks, secret or publicKey" },
+  ],
+  [
+    { verify: { scheme: "jwt", jwks: "https://id.example/jwks", tolerance: "5s", audience: "a" } },
+    {
+      "/verify/tolerance": expect.stringContaining(
+        "unknown key; known are scheme, header, jwks",
+      ) as string,
+    },
+  ],
+  [
+    { verify: { scheme: "none", echo: { member: "a..b" } } },
+    { "/verify/echo/member": "expected a name, or up to 8 names with dots between" },
+  ],
+  [
+    { accept: ["json"] },
+    { "/accept/0": "expected a media type such as application/json or text/*" },
+  ],
   [
     { verify: { scheme: "github", secret: "a", tolerence: "5s" } },
-    { "/verify/tolerence": "unknown key; known are scheme, secret, secrets, challenge or token" },
+    {
+      "/verify/tolerence":
+        "unknown key; known are scheme, secret, secrets, challenge, token or echo",
+    },
   ],
   [
     { verify: { scheme: "none", secret: "a" } },
-    { "/verify/secret": "unknown key; known are scheme, challenge or token" },
+    { "/verify/secret": "unknown key; known are scheme, challenge, token or echo" },
   ],
   [
     { verify: { scheme: "basic", password: "p" } },

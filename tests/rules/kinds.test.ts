@@ -79,14 +79,14 @@ test.each<[kind: Kind, document: JsonObject, problems: Record<string, string>]>(
   [
     "hooks",
     { stream: "s", verify: { scheme: "jwt" } },
-    { "/verify/scheme": 'scheme "jwt" is not available yet' },
+    { "/verify/jwks": "is missing: expected jwks, secret or publicKey" },
   ],
   [
     "access",
     { read: [{ stream: "a b" }] },
     { "/read/0/stream": "expected a stream's name, in which * stands for any" },
   ],
-  ["access", { jwt: {} }, { "/jwt": "jwt is not available yet" }],
+  ["access", { jwt: {} }, { "/jwt/jwks": "is missing: expected jwks, secret or publicKey" }],
 ])("%s %j", (kind, document, problems) => {
   const context = { modules, bridges };
   expect(problemsOf(() => parseDefinition(kind, "it", document, context))).toEqual(problems);

@@ -27,7 +27,9 @@ describe("what is not said has a default", () => {
       start: "latest",
       order: "partition",
       set: {},
-      to: [{ name: "stream out", to: { stream: "out" }, retry: RETRY }],
+      to: [
+        { name: "stream out", to: { stream: "out" }, retry: RETRY, notBefore: null, delayMs: 0 },
+      ],
       onFailure: "dead-letter",
       enabled: true,
     });
@@ -79,9 +81,19 @@ describe("what is not said has a default", () => {
       dedupe: null,
       verify: null,
       challenge: null,
+      echo: null,
       answer: null,
-      limits: { bodyBytes: 16 * 1024 * 1024, rate: null, concurrency: null },
+      limits: {
+        bodyBytes: 16 * 1024 * 1024,
+        rate: null,
+        concurrency: null,
+        headerBytes: null,
+        bytesPerSecond: 512,
+      },
       methods: ["POST"],
+      accept: null,
+      inflate: false,
+      dropHeaders: [],
     });
     expect(
       parse("hooks", { stream: "s", verify: { scheme: "none" }, dedupe: false }),

@@ -7,7 +7,8 @@ import { bridges, modules, problemsOf } from "./messages.ts";
 
 const EXPRESSION_FORM =
   "a CEL expression as text (leave it out, or quote it: YAML takes an unquoted ! for a tag)";
-const KNOWN = "known are from, where, start, order, set, to, retry, onFailure or enabled";
+const KNOWN =
+  "known are from, where, start, order, set, to, retry, notBefore, delay, onFailure, enabled or sign";
 
 const rule = { from: "orders", to: { stream: "out" } };
 const to = (target: JsonObject): JsonObject => ({ from: "orders", to: [{ stream: "a" }, target] });
@@ -34,9 +35,16 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
         'expected earliest, latest, a time such as 2026-01-31T12:00:00Z, or 1h ago, found "soon"',
     },
   ],
-  [{ ...rule, order: "key" }, { "/order": '"key" is not available yet' }],
-  [{ ...rule, order: "random" }, { "/order": 'expected partition, found "random"' }],
-  [{ ...rule, onFailure: "park" }, { "/onFailure": '"park" is not available yet' }],
+  [{ ...rule, order: "random" }, { "/order": 'expected partition, key or none, found "random"' }],
+  [
+    { ...rule, onFailure: "ignore" },
+    { "/onFailure": 'expected dead-letter, block or park, found "ignore"' },
+  ],
+  [{ ...rule, notBefore: "body." }, { "/notBefore": "expected a name, found the end" }],
+  [
+    { ...rule, delay: "soon" },
+    { "/delay": 'expected a duration such as 500ms, 2s, 5m, 1h or 7d, found "soon"' },
+  ],
   [{ ...rule, limit: "100/s" }, { "/limit": "limit is not available yet" }],
   [{ ...rule, set: { headers: [] } }, { "/set/headers": "expected a map, found a list" }],
   [{ ...rule, set: { bodi: 1 } }, { "/set/bodi": 'unknown key; did you mean "body"?' }],
@@ -112,7 +120,7 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
   ],
   [
     to({ stream: "b", topic: "x" }),
-    { "/to/1/topic": "unknown key; known are stream, name or retry" },
+    { "/to/1/topic": "unknown key; known are stream, each, key, name, retry, notBefore or delay" },
   ],
   [to({ stream: "b-${body.}" }), { "/to/1/stream": "expected a name, found the end" }],
   [to({ stream: "a" }), { "/to/1": 'another target is called "stream a"; give one a name' }],

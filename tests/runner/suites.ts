@@ -24,7 +24,13 @@ const minuteMs = 60_000;
 const fullFactor = 12;
 
 /** Benchmarks assert nothing and are no part of a test run. */
-const ownFolders = ["tests/conformance/", "tests/e2e/", "tests/crash/", "tests/bench/"];
+const ownFolders = [
+  "tests/sim/",
+  "tests/conformance/",
+  "tests/e2e/",
+  "tests/crash/",
+  "tests/bench/",
+];
 
 /** The suites that have files, in the order in which they run. */
 export function findSuites(options: {
@@ -49,6 +55,7 @@ export function findSuites(options: {
   const unit = all.filter((file) => !ownFolders.some((folder) => file.startsWith(folder)));
   const suites = [suite("unit", unit, 3, availableParallelism())];
   if (!options.unitOnly) {
+    suites.push(suite("simulation", below("tests/sim/"), 5));
     suites.push(suite("conformance", below("tests/conformance/"), 5));
     suites.push(suite("end-to-end", below("tests/e2e/"), 5));
     suites.push(suite("crash", below("tests/crash/"), 8));

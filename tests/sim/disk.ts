@@ -1,13 +1,18 @@
 /**
  * A disk in memory that behaves like a real one in the ways that hurt: what was not synced may be
  * kept, dropped or torn by sector when it crashes, in any order; names not synced may be lost; any
- * call can be made to fail. Driven by one seed.
+ * call can be made to fail, and what a failed sync should have written may never be written, though
+ * the cache shows it and the next sync succeeds. Driven by one seed.
  */
 import { StorageError } from "../../src/errors.ts";
 import type { Disk, DiskFile } from "../../src/log/disk.ts";
 import type { Random } from "./random.ts";
 
-const SECTOR_BYTES = 512;
+/** What a disk writes whole: of old disks, and of new ones. */
+export type SectorBytes = 512 | 4096;
+
+/** The calls that are counted and can fail. */
+export type Call = "write" | "sync" | "open" | "rename" | "truncate" | "remove" | "read";
 
 interface PendingWrite {
   readonly position: number;
@@ -20,6 +25,8 @@ class Inode {
   cached = Buffer.alloc(0);
   pending: PendingWrite[] = [];
   pendingLength: number | null = null;
+  /** A sync has failed: the cache holds what no later sync will write. */
+  hasLost = false;
 
   write(bytes: Uint8Array, position: number): void {
     this.cached = applied(this.cached, bytes, position);
@@ -35,9 +42,22 @@ class Inode {
   }
 
   sync(): void {
-    this.synced = Buffer.from(this.cached);
+    this.synced = this.hasLost ? this.#written() : Buffer.from(this.cached);
     this.pending = [];
     this.pendingLength = null;
+  }
+
+  /** A sync fails: its pages count as written from now on, and are not. */
+  loseSync(): void {
+    this.pending = [];
+    this.hasLost = true;
+  }
+
+  #written(): Buffer<ArrayBuffer> {
+    let content = this.synced;
+    if (this.pendingLength !== null) content = resized(content, this.pendingLength);
+    for (const { position, bytes } of this.pending) content = applied(content, bytes, position);
+    return content;
   }
 
   /** The same again, for a process that goes on where another one was killed. */
@@ -47,25 +67,33 @@ class Inode {
     copy.cached = Buffer.from(this.cached);
     copy.pending = [...this.pending];
     copy.pendingLength = this.pendingLength;
+    copy.hasLost = this.hasLost;
     return copy;
   }
 
   /** What a crash leaves: any sectors of any unsynced writes, in any order. */
-  afterCrash(random: Random): Buffer {
+  afterCrash(random: Random, sectorBytes: SectorBytes): Buffer {
     let content = Buffer.from(this.synced);
     if (this.pendingLength !== null && random.chance(0.5)) {
-      const cut = Buffer.alloc(this.pendingLength);
-      content.copy(cut, 0, 0, Math.min(content.length, this.pendingLength));
-      content = cut;
+      content = resized(content, this.pendingLength);
     }
     for (const { position, bytes } of this.pending) {
-      for (let at = 0; at < bytes.length; at += SECTOR_BYTES) {
-        if (random.chance(0.4)) continue;
-        content = applied(content, bytes.subarray(at, at + SECTOR_BYTES), position + at);
+      for (let at = 0; at < bytes.length; ) {
+        // Sectors are those of the file, not of the write.
+        const length = sectorBytes - ((position + at) % sectorBytes);
+        const sector = bytes.subarray(at, at + length);
+        if (!random.chance(0.4)) content = applied(content, sector, position + at);
+        at += length;
       }
     }
     return content;
   }
+}
+
+function resized(content: Buffer, length: number): Buffer<ArrayBuffer> {
+  const result = Buffer.alloc(length);
+  content.copy(result, 0, 0, Math.min(content.length, length));
+  return result;
 }
 
 function applied(content: Buffer, bytes: Uint8Array, position: number): Buffer<ArrayBuffer> {
@@ -77,12 +105,12 @@ function applied(content: Buffer, bytes: Uint8Array, position: number): Buffer<A
 
 /** Which call fails next, and how. */
 export interface Fault {
-  /** Calls of these kinds are counted: 1 fails the next one. */
-  readonly call: keyof MemoryDisk["calls"] | "any";
+  /** Calls of these kinds are counted: 1 fails the next one. `any` is all but `read`. */
+  readonly call: Call | "any";
   readonly after: number;
   /** Only calls for paths that hold this text. */
   readonly path?: string;
-  readonly code: "EIO" | "ENOSPC" | "EDQUOT" | "EMFILE";
+  readonly code: "EIO" | "ENOSPC" | "EDQUOT" | "EMFILE" | "EINTR";
 }
 
 /** The disk. */
@@ -94,10 +122,24 @@ export class MemoryDisk implements Disk {
   readonly #durableFolders = new Set<string>();
   #faults: { readonly fault: Fault; left: number }[] = [];
   /** How often each kind of call was made. */
-  readonly calls = { write: 0, sync: 0, open: 0, rename: 0, truncate: 0, remove: 0 };
+  readonly calls: Record<Call, number> = {
+    write: 0,
+    sync: 0,
+    open: 0,
+    rename: 0,
+    truncate: 0,
+    remove: 0,
+    read: 0,
+  };
   /** Set to hold syncs, or reads, back until it resolves. */
   holdSync: Promise<void> | null = null;
   holdRead: Promise<void> | null = null;
+  /** Told before each call but a write has any effect; what it gives is waited for. */
+  before: ((call: Call, path: string) => Promise<void> | null) | null = null;
+  /** Told of each write, which waits for nothing. */
+  beforeWrite: ((path: string) => void) | null = null;
+  /** What a crash keeps or loses as one. */
+  sectorBytes: SectorBytes = 512;
   /** Files that are open now. */
   openFiles = 0;
 
@@ -111,9 +153,19 @@ export class MemoryDisk implements Disk {
     return this.#faults.splice(0).length;
   }
 
+  /** No call fails until what this gives is called. */
+  pauseFaults(): () => void {
+    const paused = this.#faults;
+    this.#faults = [];
+    return () => {
+      this.#faults = paused;
+    };
+  }
+
   /** The disk that a killed process leaves behind: the cache is whole, and still not on disk. */
   kill(): MemoryDisk {
     const next = new MemoryDisk();
+    next.sectorBytes = this.sectorBytes;
     const copies = new Map<Inode, Inode>();
     const copyOf = (inode: Inode): Inode => {
       const copy = copies.get(inode) ?? inode.copy();
@@ -130,6 +182,7 @@ export class MemoryDisk implements Disk {
   /** The disk that a power cut leaves behind. This one must not be used any more. */
   crash(random: Random): MemoryDisk {
     const next = new MemoryDisk();
+    next.sectorBytes = this.sectorBytes;
     const names = new Map(this.#durable);
     for (const [path, inode] of this.#names) {
       if (names.get(path) !== inode && random.chance(0.5)) names.set(path, inode);
@@ -147,7 +200,7 @@ export class MemoryDisk implements Disk {
     for (const [path, inode] of names) {
       if (lost.has(parentOf(path))) continue;
       const copy = new Inode();
-      copy.cached = Buffer.from(inode.afterCrash(random));
+      copy.cached = Buffer.from(inode.afterCrash(random, this.sectorBytes));
       copy.sync();
       next.#names.set(path, copy);
     }
@@ -227,11 +280,12 @@ export class MemoryDisk implements Disk {
   }
 
   /** Counts a call and fails it when its turn has come. */
-  check(call: keyof MemoryDisk["calls"], path: string): void {
+  check(call: Call, path: string): void {
     this.calls[call]++;
     const counted = this.#faults.filter(
       ({ fault }) =>
-        (fault.call === "any" || fault.call === call) && path.includes(fault.path ?? ""),
+        (fault.call === call || (fault.call === "any" && call !== "read")) &&
+        path.includes(fault.path ?? ""),
     );
     for (const each of counted) each.left--;
     const due = counted.find(({ left }) => left <= 0);
@@ -241,13 +295,11 @@ export class MemoryDisk implements Disk {
     throw failure(code, path, isFinal(call, code));
   }
 
-  #attempt<T>(call: keyof MemoryDisk["calls"], path: string, work: () => T): Promise<T> {
-    try {
-      this.check(call, path);
-      return Promise.resolve(work());
-    } catch (error) {
-      return Promise.reject(error);
-    }
+  async #attempt<T>(call: Call, path: string, work: () => T): Promise<T> {
+    const wait = this.before?.(call, path);
+    if (wait !== undefined && wait !== null) await wait;
+    this.check(call, path);
+    return work();
   }
 
   #inode(path: string): Inode {
@@ -258,8 +310,8 @@ export class MemoryDisk implements Disk {
 }
 
 /** What the real disk says of a failure: nobody knows what a failed sync or rename has done. */
-function isFinal(call: keyof MemoryDisk["calls"], code: string): boolean {
-  return call === "sync" || (call === "rename" && code === "EIO");
+function isFinal(call: Call, code: string): boolean {
+  return call === "sync" || (call === "rename" && code !== "ENOSPC" && code !== "EDQUOT");
 }
 
 function parentOf(path: string): string {
@@ -285,6 +337,7 @@ class MemoryFile implements DiskFile {
 
   write(bytes: Uint8Array, position: number): void {
     this.#checkOpen();
+    this.#disk.beforeWrite?.(this.#path);
     try {
       this.#disk.check("write", this.#path);
     } catch (error) {
@@ -297,7 +350,8 @@ class MemoryFile implements DiskFile {
 
   async read(into: Uint8Array, position: number): Promise<number> {
     this.#checkOpen();
-    await this.#disk.holdRead;
+    await (this.#disk.before?.("read", this.#path) ?? this.#disk.holdRead);
+    this.#disk.check("read", this.#path);
     this.#checkOpen();
     const source = this.#inode.cached.subarray(position, position + into.length);
     into.set(source);
@@ -306,13 +360,19 @@ class MemoryFile implements DiskFile {
 
   async sync(): Promise<void> {
     this.#checkOpen();
-    await this.#disk.holdSync;
-    this.#disk.check("sync", this.#path);
+    await (this.#disk.before?.("sync", this.#path) ?? this.#disk.holdSync);
+    try {
+      this.#disk.check("sync", this.#path);
+    } catch (error) {
+      this.#inode.loseSync();
+      throw error;
+    }
     this.#inode.sync();
   }
 
   async truncate(bytes: number): Promise<void> {
     this.#checkOpen();
+    await this.#disk.before?.("truncate", this.#path);
     this.#disk.check("truncate", this.#path);
     this.#inode.truncate(bytes);
     await Promise.resolve();

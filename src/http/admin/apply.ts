@@ -1,15 +1,21 @@
 /**
  * `POST /api/apply`: a whole file of definitions, all of it or nothing. `prune` deletes what the
- * same project made before and no longer names; `dryRun` answers what would happen.
+ * same project made before and no longer names; `dryRun` answers what would happen: a difference
+ * for each definition and, with `preview`, what changed rules would do to recorded messages.
  */
-import { InvalidError } from "../../errors.ts";
-import { type Change, type HookDocument, KINDS } from "../../rules/document.ts";
+import { InvalidError, LimitError } from "../../errors.ts";
+import { dryRunMessagesMax, dryRunPreviewsMax } from "../../rules/limits.ts";
+import { diffValues } from "../../rules/diff.ts";
+import { type Change, type Definitions, type HookDocument, KINDS } from "../../rules/document.ts";
 import { type DefinitionsFile, parseDefinitions } from "../../rules/parse.ts";
+import type { PreviewCounts, PreviewEvent } from "../../rules/preview.ts";
+import type { ChangeResult } from "../../rules/store/change.ts";
 import type { Principal } from "../../rules/store/roles.ts";
 import { Query } from "../request.ts";
-import { callerText, type ChangedFace, type HttpServices } from "../services.ts";
+import { callerText, type ChangedFace, type HttpContext, type HttpServices } from "../services.ts";
 import { jsonResponse } from "./definitions.ts";
 import { dataOf } from "./document-body.ts";
+import { agoOf, rehearse } from "./rehearse.ts";
 import { notVerified } from "./views.ts";
 
 /** Who applies, and how. */
@@ -17,32 +23,41 @@ export interface ApplyCall {
   readonly url: string;
   readonly contentType: string;
   readonly principal: Principal;
+  /** Aborted when the client has gone. */
+  readonly signal: AbortSignal;
 }
 
 /** Applies a file. Throws as `Store.change`. */
 export async function applyResponse(
   call: ApplyCall,
   body: Uint8Array,
-  services: HttpServices,
+  context: HttpContext,
 ): Promise<Response> {
-  const query = new Query(call.url, ["dryRun", "prune"]);
+  const query = new Query(call.url, ["dryRun", "prune", "why", "preview"]);
   const dryRun = query.flag("dryRun");
+  const last = query.text("preview");
+  const from = last === null ? null : agoOf(last);
   const file = parseDefinitions(dataOf(body, call.contentType));
-  const changes = [...file.documents, ...(query.flag("prune") ? pruned(file, services) : [])];
-  const context = { by: callerText(call.principal), ...projectOf(file) };
-  const changed = await changedBy(changes, { dryRun, context, services });
-  const { definitions, results } = changed;
-  return jsonResponse({
-    version: definitions.version,
-    dryRun,
-    results,
-    warnings: warningsOf(changed, services),
-  });
+  const changes = [...file.documents, ...(query.flag("prune") ? pruned(file, context) : [])];
+  const why = query.text("why");
+  const noted = { by: callerText(call.principal), why, ...projectOf(file) };
+  const before = context.gateway.definitions();
+  const changed = await changedBy(changes, { dryRun, context: noted, services: context });
+  const warnings = warningsOf(changed, context);
+  const { definitions } = changed;
+  const results = dryRun
+    ? await rehearsed(changed, { before, from, signal: call.signal, context, warnings })
+    : changed.results;
+  return jsonResponse({ version: definitions.version, dryRun, results, warnings });
 }
 
 interface How {
   readonly dryRun: boolean;
-  readonly context: { readonly by: string; readonly project?: string | null };
+  readonly context: {
+    readonly by: string;
+    readonly why: string | null;
+    readonly project?: string | null;
+  };
   readonly services: HttpServices;
 }
 
@@ -74,7 +89,10 @@ function projectOf({ project }: DefinitionsFile): { readonly project?: string } 
   return project === null ? {} : { project };
 }
 
-/** What the file's project has made and the file does not name, users before what they use. */
+/**
+ * What the file's project has made and the file does not name, users before what they use. What
+ * was changed meanwhile is not deleted: its revision is a condition.
+ */
 function pruned(file: DefinitionsFile, { gateway }: HttpServices): readonly Change[] {
   const { project, documents } = file;
   if (project === null) {
@@ -86,8 +104,74 @@ function pruned(file: DefinitionsFile, { gateway }: HttpServices): readonly Chan
   return KINDS.toReversed().flatMap((kind) =>
     [...definitions[kind].values()]
       .filter((one) => one.project === project && !named.has(`${kind}/${one.name}`))
-      .map(({ name }): Change => ({ kind, name, document: null })),
+      .map(({ name, revision }): Change => ({ kind, name, document: null, ifRevision: revision })),
   );
+}
+
+/** What became, or would become, of one definition. */
+interface Rehearsed extends ChangeResult {
+  readonly diff: readonly string[];
+  /** Of rules that would change: what they would do to recorded messages; null: not looked at. */
+  readonly preview?: PreviewCounts | null;
+}
+
+interface DryRun {
+  readonly before: Definitions;
+  /** Null: no previews are wanted. */
+  readonly from: string | null;
+  readonly signal: AbortSignal;
+  readonly context: HttpContext;
+  readonly warnings: string[];
+}
+
+async function rehearsed(changed: ChangedFace, run: DryRun): Promise<readonly Rehearsed[]> {
+  const results = changed.results.map((result): Rehearsed => {
+    const { kind, name } = result;
+    const old = run.before[kind].get(name)?.document ?? null;
+    const young = result.outcome === "deleted" ? null : changed.definitions[kind].get(name);
+    return { ...result, diff: diffValues(old, young?.document ?? null) };
+  });
+  const rules = results.filter(({ kind, outcome }) => kind === "rules" && outcome !== "same");
+  if (run.from === null || rules.length === 0) return results;
+  const counts = await previews(rules.slice(0, dryRunPreviewsMax), changed.definitions, run);
+  if (rules.length > dryRunPreviewsMax) {
+    run.warnings.push(`only the first ${dryRunPreviewsMax} changed rules were previewed`);
+  }
+  return results.map((result) => {
+    if (!rules.includes(result)) return result;
+    return { ...result, preview: counts.get(result.name) ?? null };
+  });
+}
+
+async function previews(
+  rules: readonly Rehearsed[],
+  after: Definitions,
+  { before, from, signal, context, warnings }: DryRun,
+): Promise<ReadonlyMap<string, PreviewCounts>> {
+  const found = new Map<string, PreviewCounts>();
+  const both = AbortSignal.any([signal, context.stopping]);
+  const window = { from, to: null, limit: dryRunMessagesMax };
+  try {
+    using _slot = context.previews.take();
+    for (const { name } of rules) {
+      const run = await rehearse({ name, before, after }, window, { context, signal: both });
+      const counts = await countsOf(run);
+      if (counts === null) break;
+      found.set(name, counts);
+      context.telemetry.previewed(counts.messages);
+    }
+  } catch (error) {
+    // The dry run itself stands: its previews are only left out.
+    if (!(error instanceof LimitError)) throw error;
+    warnings.push(`no previews: ${error.message}`);
+  }
+  return found;
+}
+
+/** The counts of a preview; null when it was aborted. */
+async function countsOf(run: AsyncGenerator<PreviewEvent, void>): Promise<PreviewCounts | null> {
+  for await (const event of run) if ("result" in event) return event.result.counts;
+  return null;
 }
 
 function warningsOf({ definitions, results }: ChangedFace, { gateway }: HttpServices): string[] {

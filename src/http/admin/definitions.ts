@@ -58,6 +58,7 @@ export function getDefinition(kind: Kind, name: string, services: HttpServices):
 export interface DefinitionCall {
   readonly kind: Kind;
   readonly name: string;
+  readonly url: string;
   readonly headers: Headers;
   readonly principal: Principal;
 }
@@ -71,7 +72,7 @@ export async function putDefinition(
   const { kind, name, headers, principal } = call;
   const document = documentOf(body, headers.get("content-type") ?? "");
   const change: Change = { kind, name, document, ...conditionOf(call, services) };
-  const context = { by: callerText(principal) };
+  const context = { by: callerText(principal), ...whyOf(call) };
   const { results } = await services.gateway.change([change], context);
   const created = results[0]?.outcome === "created";
   return viewResponse(viewOf(kind, name, services), created ? 201 : 200);
@@ -85,8 +86,14 @@ export async function deleteDefinition(
   const { kind, name, principal } = call;
   if (!services.gateway.definitions()[kind].has(name)) throw missing(kind, name);
   const change: Change = { kind, name, document: null, ...conditionOf(call, services) };
-  await services.gateway.change([change], { by: callerText(principal) });
+  await services.gateway.change([change], { by: callerText(principal), ...whyOf(call) });
   return new Response(null, { status: 204 });
+}
+
+/** What the caller says about a change, for the record. */
+function whyOf({ url }: DefinitionCall): { readonly why?: string } {
+  const why = new Query(url, ["why"]).text("why");
+  return why === null ? {} : { why };
 }
 
 function viewOf(kind: Kind, name: string, services: HttpServices): DefinitionView {
@@ -105,8 +112,11 @@ function missing(kind: Kind, name: string): NotFoundError {
   return new NotFoundError(`there is no ${kind}/${name.slice(0, 120)}`);
 }
 
-/** `If-Match` and `If-None-Match: *` as the revision that the definition must have. */
-function conditionOf(call: DefinitionCall, services: HttpServices): { ifRevision?: number } {
+/**
+ * `If-Match` and `If-None-Match: *` as the revision that the definition must have.
+ * @throws InvalidError a header is none of these. @throws ConflictError it is not there.
+ */
+export function conditionOf(call: DefinitionCall, services: HttpServices): { ifRevision?: number } {
   const { kind, name, headers } = call;
   const noneMatch = headers.get("if-none-match");
   const match = headers.get("if-match");

@@ -107,10 +107,14 @@ function grantsOf(members: Members, side: "read" | "write"): readonly Grant[] {
   if (!Array.isArray(grants)) throw refused(side, "expected a list of streams");
   return grants.map((grant: unknown, index): Grant => {
     if (typeof grant === "string") return grantOfText(grant);
-    const { stream, key = null } = (grant ?? {}) as { stream?: unknown; key?: unknown };
+    const { stream, key = null, where, ...others } = (grant ?? {}) as Members;
     const isKey = key === null || typeof key === "string";
-    if (typeof stream === "string" && isKey) return { stream, key };
-    const detail = 'expected "STREAM", "STREAM:KEY" or {"stream","key"}';
+    // A condition that is misspelt must not become a grant without one.
+    if (typeof stream === "string" && isKey && Object.keys(others).length === 0) {
+      if (where === undefined) return { stream, key };
+      if (typeof where === "string") return { stream, key, where };
+    }
+    const detail = 'expected "STREAM", "STREAM:KEY" or {"stream","key","where"}';
     throw new InvalidError(`${side}: ${detail}`, [{ pointer: `/${side}/${index}`, detail }]);
   });
 }

@@ -17,6 +17,8 @@ import type { HttpServices } from "../services.ts";
 export interface DefinitionView {
   readonly name: string;
   readonly revision: number;
+  /** Which project's file made it; null: none. */
+  readonly project: string | null;
   readonly document: JsonObject;
   readonly status: unknown;
 }
@@ -29,8 +31,8 @@ export function definitionView(
   definition: Definition,
   services: HttpServices,
 ): DefinitionView {
-  const { name, revision, document } = definition;
-  return { name, revision, document, status: statusOf(kind, definition, services) };
+  const { name, revision, project, document } = definition;
+  return { name, revision, project, document, status: statusOf(kind, definition, services) };
 }
 
 /** What exists of a kind without having been defined, with its status. */
@@ -41,7 +43,7 @@ export function impliedViews(kind: Kind, services: HttpServices): readonly Defin
     .map((name) => {
       const status =
         kind === "streams" ? streamStatus(name, services) : services.gateway.sourceStatus(name);
-      return { name, revision: 0, document: {}, status };
+      return { name, revision: 0, project: null, document: {}, status };
     });
 }
 
@@ -115,7 +117,7 @@ function ruleStatus(rule: Definition<RuleDocument>, { gateway }: HttpServices): 
 }
 
 function worstState(routes: readonly RouteStatus[]): RouteStatus["state"] {
-  const order: readonly RouteStatus["state"][] = ["blocked", "retrying", "running"];
+  const order: readonly RouteStatus["state"][] = ["blocked", "paused", "retrying", "running"];
   return order.find((state) => routes.some((route) => route.state === state)) ?? "running";
 }
 

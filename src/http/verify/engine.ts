@@ -5,7 +5,8 @@
  * what would have been right.
  */
 import { UnauthorizedError } from "../../errors.ts";
-import { hookHeaderCharsMax, hookSignaturesMax } from "../../limits.ts";
+import { hookHeaderCharsMax, hookSignaturesMax, jwtCharsMax } from "../../limits.ts";
+import { certificateNames } from "./certificate.ts";
 import { formParts } from "./form.ts";
 import { isSignedBy, type SignedParts, type VerifyKey } from "./keys.ts";
 import type { Algorithm, Scheme, SignedHeaders } from "./schemes.ts";
@@ -23,6 +24,8 @@ export interface SignedRequest {
   readonly url: string | null;
   /** When it came, Unix milliseconds: what its own time is compared with. */
   readonly atMs: number;
+  /** Whether the peer of the connection is a trusted proxy. */
+  readonly isProxied: boolean;
 }
 
 /** A scheme with the parts of its base told apart. */
@@ -57,8 +60,7 @@ export function checkSignature(
 ): VerifyKey {
   const { scheme } = checker;
   const headers = presentHeaders(scheme, request);
-  const value = headerValue(headers.signature, request);
-  const { timestamp, signatures } = signaturesIn(value, headers, scheme);
+  const { timestamp, signatures } = signaturesOf(headers, scheme, request);
   const signedTime = timestamp ?? optionalHeader(headers.timestamp, request);
   const id = optionalHeader(headers.id, request);
   const encoding = scheme.form.encoding;
@@ -79,15 +81,37 @@ function presentHeaders(scheme: Scheme, request: SignedRequest): SignedHeaders {
   throw refusal(`the header ${names.join(" or ")} is missing`);
 }
 
-function headerValue(name: string, request: SignedRequest): string {
+function headerValue(
+  name: string,
+  request: SignedRequest,
+  charsMax: number = hookHeaderCharsMax,
+): string {
   const value = request.headers.get(name);
   if (value === null || value === "") throw refusal(`the header ${name} is missing`);
-  if (value.length > hookHeaderCharsMax) throw refusal(`the header ${name} is too long`);
+  if (value.length > charsMax) throw refusal(`the header ${name} is too long`);
   return value;
 }
 
 function optionalHeader(name: string | null, request: SignedRequest): string | null {
   return name === null ? null : headerValue(name, request);
+}
+
+/** What is shown instead of a signature where there is none: a token, bare. @throws */
+export function tokenIn({ scheme }: Checker, request: SignedRequest): string {
+  const headers = presentHeaders(scheme, request);
+  const value = headerValue(headers.signature, request, jwtCharsMax);
+  return signaturesIn(value, headers, scheme).signatures[0]?.text ?? "";
+}
+
+function signaturesOf(headers: SignedHeaders, scheme: Scheme, request: SignedRequest): Found {
+  if (scheme.mtls !== null) {
+    const names = certificateNames(scheme.mtls, request, refusal).slice(0, hookSignaturesMax);
+    return {
+      timestamp: null,
+      signatures: names.map((text) => ({ algorithm: "certificate", text })),
+    };
+  }
+  return signaturesIn(headerValue(headers.signature, request), headers, scheme);
 }
 
 interface Found {

@@ -2,6 +2,7 @@
  * What Twilio signs beside the URL: the fields of a form in order, names and values one after
  * another with nothing between. Of any other body the URL holds the hash, and that is checked here.
  */
+import { isUtf8 } from "node:buffer";
 import { hookFormFieldsMax } from "../../limits.ts";
 import { equalTexts, type SignedParts } from "./keys.ts";
 
@@ -31,7 +32,18 @@ export function formParts(
     throw refusal(`the body is no form, and the URL holds no ${BODY_HASH}`);
   }
   const text = Buffer.from(body.buffer, body.byteOffset, body.length).toString("utf8");
+  if (!isUtf8(body) || !isDecodable(text)) throw refusal("the form holds bytes that are no text");
   return signedFields(text, refusal);
+}
+
+/** What is no UTF-8 would all read as the same U+FFFD: other bytes under the same signature. */
+function isDecodable(text: string): boolean {
+  try {
+    decodeURIComponent(text);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function signedFields(text: string, refusal: (detail: string) => Error): SignedParts {

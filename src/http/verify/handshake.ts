@@ -3,7 +3,11 @@
  * body come after the signature; GET challenges and the OPTIONS of CloudEvents carry none.
  */
 import { parseBody } from "../../json.ts";
-import { decodeText } from "../../message.ts";
+import { decodeText, type Message } from "../../message.ts";
+import type { EchoDocument } from "../../rules/document.ts";
+import type { Expression } from "../../rules/expression.ts";
+import { readable } from "../../rules/readable.ts";
+import { hookChallengeCharsMax } from "../../limits.ts";
 import { macText, type VerifyKey } from "./keys.ts";
 import type { HandshakeName } from "./schemes.ts";
 
@@ -43,6 +47,34 @@ const ANSWERS: Readonly<Record<HandshakeName, (json: Members, key: VerifyKey) =>
       return json["type"] === 0 ? new Response(null, { status: 204 }) : null;
     },
   };
+
+/** A hook's own echo, with its condition compiled. */
+export interface Echo {
+  readonly document: EchoDocument;
+  readonly when: Expression | null;
+}
+
+/**
+ * A member of the body given back; null when the body doesn't ask for it. Without a condition only
+ * a body that holds nothing else asks: an event that happens to have the member is an event.
+ */
+export function echoAnswer({ document, when }: Echo, message: Message): Response | null {
+  const { body } = message;
+  if (body === null || body.length > handshakeBytesMax) return null;
+  const json = parseBody(body, decodeText(body));
+  const names = document.path;
+  const value = names.reduce<unknown>((at, name) => memberOf(at, name, when === null), json);
+  if (typeof value !== "string" || value.length > hookChallengeCharsMax) return null;
+  if (when !== null && when.test(readable(message)) !== "yes") return null;
+  if (document.as === "text") return textResponse(value);
+  return jsonResponse({ [names.at(-1) ?? ""]: value });
+}
+
+function memberOf(value: unknown, name: string, isOnly: boolean): unknown {
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return undefined;
+  if (!Object.hasOwn(value, name) || (isOnly && Object.keys(value).length > 1)) return undefined;
+  return (value as Members)[name];
+}
 
 /** Text given back as it came: never as a page. */
 export function textResponse(text: string): Response {

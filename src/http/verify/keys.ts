@@ -11,6 +11,7 @@ import {
   verify as verifySignature,
 } from "node:crypto";
 import { InvalidError } from "../../errors.ts";
+import { fingerprintText } from "./certificate.ts";
 import type { Algorithm, KeyForm, SignatureForm } from "./schemes.ts";
 
 /** What is signed, part by part. */
@@ -22,7 +23,7 @@ export interface VerifyKey {
   readonly id: string;
   readonly untilMs: number | null;
   readonly material: KeyMaterial;
-  /** When it last let something in, Unix milliseconds; null: not since the hook started. */
+  /** When it last let something in, Unix milliseconds; null: never, as far as is known. */
   lastUsedMs: number | null;
 }
 
@@ -38,7 +39,9 @@ export type KeyMaterial =
       readonly algorithm: "ed25519" | "ecdsa-p256";
       readonly key: KeyObject;
     }
-  | { readonly kind: "token"; readonly digest: Buffer };
+  | { readonly kind: "token"; readonly digest: Buffer }
+  /** The keys of a token's maker, which are not kept here. */
+  | { readonly kind: "jwt" };
 
 type Encoding = SignatureForm["encoding"];
 type HashName = "sha1" | "sha256" | "sha384" | "sha512";
@@ -72,6 +75,12 @@ export function keyMaterial(request: KeyRequest): KeyMaterial {
   }
   if (form === "spki") return { kind: "public", algorithm: "ecdsa-p256", key: p256Key(text) };
   const [algorithm] = request.algorithms;
+  if (algorithm === "certificate") {
+    return {
+      kind: "token",
+      digest: digestOf(form === "fingerprint" ? fingerprintText(text) : text),
+    };
+  }
   if (algorithm === "token") {
     const token = form === "basic" ? basicCredentials(request.username, text) : text;
     return { kind: "token", digest: digestOf(token) };
@@ -147,6 +156,8 @@ export function isSignedBy(
   signed: { readonly parts: SignedParts; readonly encoding: Encoding },
 ): boolean {
   switch (material.kind) {
+    case "jwt":
+      return false;
     case "token":
       return signatures.some(({ text }) => timingSafeEqual(digestOf(text), material.digest));
     case "mac": {

@@ -3,9 +3,12 @@
  * (`engine.ts`). A row says where the signature stands, over what it is made, with which keys, how
  * old it may be, and which id of the sender's names a message.
  */
-import type { VerifyDocument, VerifyScheme } from "../../rules/document.ts";
+import type { MtlsDocument, VerifyDocument, VerifyScheme } from "../../rules/document.ts";
 
-/** How a signature is checked. `token`: the header holds the secret itself. */
+/**
+ * How a signature is checked. `token`: the header holds the secret itself; `certificate`: a proxy
+ * tells whose it has seen; `jwt`: a token that proves itself.
+ */
 export type Algorithm =
   | "hmac-sha1"
   | "hmac-sha256"
@@ -13,7 +16,9 @@ export type Algorithm =
   | "hmac-sha512"
   | "ed25519"
   | "ecdsa-p256"
-  | "token";
+  | "token"
+  | "certificate"
+  | "jwt";
 
 /** Headers that belong together; the first set whose signature is there counts. Lower case. */
 export interface SignedHeaders {
@@ -36,7 +41,15 @@ export interface SignatureForm {
 }
 
 /** How a secret's text becomes a key. `webhooks`: `whsec_` and `whpk_` with base64. */
-export type KeyForm = "text" | "hex" | "base64" | "webhooks" | "basic" | "ed25519" | "spki";
+export type KeyForm =
+  | "text"
+  | "hex"
+  | "base64"
+  | "webhooks"
+  | "basic"
+  | "ed25519"
+  | "spki"
+  | "fingerprint";
 
 /** What a sender asks for before it sends, answered instead of stored. */
 export type HandshakeName = "slack" | "zoom" | "discord";
@@ -62,6 +75,8 @@ export interface Scheme {
   /** What the provider needs as answer; null: the receipt. */
   readonly answer: { readonly status: 200 | 204 } | null;
   readonly handshake: HandshakeName | null;
+  /** Where a proxy tells of a certificate; null for all schemes but `mtls`. */
+  readonly mtls: MtlsDocument | null;
 }
 
 /** As the reference libraries of Standard Webhooks, Stripe and Slack have it. */
@@ -81,9 +96,12 @@ const PLAIN: Scheme = {
   dedupe: null,
   answer: null,
   handshake: null,
+  mtls: null,
 };
 
-const SCHEMES: Readonly<Record<Exclude<VerifyScheme, "hmac">, Scheme>> = {
+type OwnSettings = "hmac" | "jwt" | "mtls";
+
+const SCHEMES: Readonly<Record<Exclude<VerifyScheme, OwnSettings>, Scheme>> = {
   "standard-webhooks": {
     ...PLAIN,
     headers: ["webhook", "svix"].map((prefix) => ({
@@ -201,11 +219,34 @@ function header(signature: string, timestamp: string | null = null): SignedHeade
 
 /** The scheme that a hook's document names, with what the document says itself. */
 export function schemeOf(document: VerifyDocument): Scheme {
-  const { scheme, hmac, toleranceMs } = document;
-  if (scheme !== "hmac") {
-    const found = SCHEMES[scheme];
-    return toleranceMs === null ? found : { ...found, toleranceMs };
-  }
+  const { scheme, toleranceMs } = document;
+  if (scheme === "hmac") return hmacScheme(document);
+  if (scheme === "jwt") return jwtScheme(document);
+  if (scheme === "mtls") return mtlsScheme(document);
+  const found = SCHEMES[scheme];
+  return toleranceMs === null ? found : { ...found, toleranceMs };
+}
+
+function jwtScheme({ jwt }: VerifyDocument): Scheme {
+  if (jwt === null) throw new RangeError("scheme jwt comes with its own settings");
+  const prefix = jwt.header === "authorization" ? "Bearer " : "";
+  const form = { ...TEXT, prefix };
+  return { ...PLAIN, headers: [header(jwt.header)], form, algorithms: { "": "jwt" } };
+}
+
+function mtlsScheme({ mtls }: VerifyDocument): Scheme {
+  if (mtls === null) throw new RangeError("scheme mtls comes with its own settings");
+  return {
+    ...PLAIN,
+    headers: [header(mtls.header)],
+    form: TEXT,
+    algorithms: { "": "certificate" },
+    keyForm: mtls.part === "fingerprint" ? "fingerprint" : "text",
+    mtls,
+  };
+}
+
+function hmacScheme({ hmac, toleranceMs }: VerifyDocument): Scheme {
   if (hmac === null) throw new RangeError("scheme hmac comes with its own settings");
   const { timestampHeader, idHeader } = hmac;
   return {

@@ -32,11 +32,8 @@ export function signWebhook(document: VerifyDocument, secret: string, request: U
   const scheme = schemeOf(document);
   const [names] = scheme.headers;
   if (names === undefined) throw new RangeError("every scheme has a header");
-  if (scheme.keyForm === "ed25519" || scheme.keyForm === "spki") {
-    throw new InvalidError(
-      `scheme ${document.scheme} is signed with a private key that only its provider has`,
-    );
-  }
+  const why = unsigned(document, scheme);
+  if (why !== null) throw new InvalidError(`scheme ${document.scheme} ${why}`);
   const timestamp = String(Math.floor(request.atMs / 1000));
   const query = queryOf(scheme, request);
   const headers: Record<string, string> = {};
@@ -53,6 +50,15 @@ export function signWebhook(document: VerifyDocument, secret: string, request: U
     timestamp,
   });
   return { headers, query };
+}
+
+/** Why a webhook of this scheme can't be made here; null: it can. */
+function unsigned({ jwt }: VerifyDocument, { keyForm, mtls }: Scheme): string | null {
+  if (keyForm === "ed25519" || keyForm === "spki") {
+    return "is signed with a private key that only its provider has";
+  }
+  if (jwt !== null) return "takes tokens that only their issuer makes";
+  return mtls === null ? null : "counts only from a trusted proxy";
 }
 
 function queryOf({ base }: Scheme, { body, contentType }: Unsigned): string {
@@ -87,7 +93,16 @@ function signatureHeader(
   if (material.kind !== "mac") throw new InvalidError("a public key can't sign");
   const { method, url, body, contentType, atMs, id } = request;
   const headers = new Headers({ "content-type": contentType });
-  const signed = { method, path: new URL(url).pathname, query, headers, body, url, atMs };
+  const signed = {
+    method,
+    path: new URL(url).pathname,
+    query,
+    headers,
+    body,
+    url,
+    atMs,
+    isProxied: false,
+  };
   const [base = []] = signedBases(checkerOf(scheme), signed, { timestamp, id });
   const text = macText(material.hasher, base, form.encoding);
   if (form.list === null) return `${form.prefix}${text}`;

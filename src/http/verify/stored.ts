@@ -3,13 +3,21 @@
  * once more, from the bytes and headers that are kept, by the keys that the hook has today and at
  * the time when it came.
  */
-import { InvalidError, NotFoundError, UnauthorizedError } from "../../errors.ts";
+import { ForbiddenError, InvalidError, NotFoundError, UnauthorizedError } from "../../errors.ts";
 import { decodeText, type HttpOrigin, type StoredMessage } from "../../message.ts";
-import type { Principal } from "../../rules/store/roles.ts";
+import { isWithin, type Principal } from "../../rules/store/roles.ts";
 import { readableStream, storedAt } from "../append.ts";
 import { requireRead } from "../auth.ts";
 import type { ReceiptPath } from "../receipts.ts";
 import type { HookFace, HttpServices } from "../services.ts";
+import type { Algorithm } from "./schemes.ts";
+
+/** Proofs that hold once, and are not kept. */
+const UNCHECKABLE: Partial<Record<Algorithm, string>> = {
+  token: "shows its secret itself, which is not kept",
+  jwt: "shows a token, which is not kept",
+  certificate: "is a proxy's word for one connection",
+};
 
 const WHOLE = /^\d{1,15}$/;
 
@@ -32,9 +40,11 @@ export async function verificationResponse(
   const name = `${path.stream}/${path.partition}/${path.offset}`;
   if (message === null) throw new NotFoundError(`there is no message at ${name}`);
   const key = message.key === null ? null : decodeText(message.key);
-  requireRead(principal, path.stream, key);
+  if (!isWithin(requireRead(principal, path.stream, key), message)) {
+    throw new ForbiddenError(`this token may not read ${name}`);
+  }
   const { origin } = message;
-  if (origin?.http === undefined) {
+  if (origin?.http === undefined || origin.http.scheme === "none") {
     throw new InvalidError(`the message at ${name} did not come by a verified hook`);
   }
   const hook = services.gateway.hook(origin.address);
@@ -57,8 +67,11 @@ async function checked(
   if (verifier === undefined || scheme === null || verifier.schemeName !== http.scheme) {
     throw new InvalidError(`hook ${hook.name} does not use scheme ${http.scheme} any more`);
   }
-  if (Object.values(scheme.algorithms).includes("token")) {
-    throw new InvalidError(`scheme ${http.scheme} shows its secret itself, which is not kept`);
+  const why = Object.values(scheme.algorithms).map((each) => UNCHECKABLE[each]);
+  const [reason] = why.filter((each) => each !== undefined);
+  if (reason !== undefined) throw new InvalidError(`scheme ${http.scheme} ${reason}`);
+  if (http.inflated !== undefined) {
+    throw new InvalidError("the signature was over the compressed body, which is not kept");
   }
   await verifier.ready();
   try {
@@ -70,6 +83,7 @@ async function checked(
       body: message.body ?? new Uint8Array(0),
       url: http.url ?? null,
       atMs: message.timestampMs,
+      isProxied: false,
     });
     return answer({ valid: true, keyId: key.id });
   } catch (error) {

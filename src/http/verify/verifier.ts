@@ -4,20 +4,38 @@
  * hook answer 503 with the reason, is tried again from time to time, and touches no other hook.
  */
 import type { Clock } from "../../clock.ts";
-import { errorText, HookUnavailableError, UnauthorizedError } from "../../errors.ts";
-import { hookKeysRetryMs } from "../../limits.ts";
-import type { ChallengeDocument, HookDocument, VerifyDocument } from "../../rules/document.ts";
+import {
+  errorText,
+  HookUnavailableError,
+  TokenExpiredError,
+  UnauthorizedError,
+} from "../../errors.ts";
+import { hookKeysRetryMs, hookKeysSavedMs } from "../../limits.ts";
+import type {
+  ChallengeDocument,
+  EchoDocument,
+  HookDocument,
+  VerifyDocument,
+} from "../../rules/document.ts";
 import { compileExpression, type Expression } from "../../rules/expression.ts";
 import { referencesIn } from "../../rules/store/references.ts";
-import { type Checker, checkerOf, checkSignature, type SignedRequest } from "./engine.ts";
+import type { Fetch } from "../jwks.ts";
+import { JwtVerifier } from "../jwt.ts";
+import { type Checker, checkerOf, checkSignature, type SignedRequest, tokenIn } from "./engine.ts";
+import type { Echo } from "./handshake.ts";
 import { equalTexts, keyMaterial, type VerifyKey } from "./keys.ts";
 import { type Scheme, schemeOf } from "./schemes.ts";
+import type { KeyUses } from "./uses.ts";
 
 /** What a verifier works with. */
 export interface VerifierParts {
   /** The text with its references replaced. Rejects when one is not there. */
   readonly resolve: (text: string) => Promise<string>;
   readonly clock: Clock;
+  /** Keeps when keys were last used; absent: that is known until the hook changes. */
+  readonly uses?: Pick<KeyUses, "load" | "save">;
+  /** How a JWKS is fetched. */
+  readonly fetch: Fetch;
 }
 
 /** What was resolved. None of it is shown. */
@@ -35,10 +53,11 @@ export interface KeyStatus {
   readonly state: "active" | "ended";
 }
 
-/** The verifier of a hook; null when the hook neither verifies nor is challenged. */
+/** The verifier of a hook; null when the hook neither verifies nor is asked anything. */
 export function verifierOf(document: HookDocument, parts: VerifierParts): Verifier | null {
-  if (document.verify === null && document.challenge === null) return null;
-  return new Verifier(document.verify, document.challenge, parts);
+  const { verify, challenge, echo } = document;
+  if (verify === null && challenge === null && echo === null) return null;
+  return new Verifier(document, parts);
 }
 
 /** Checks webhooks of one hook. Made with the hook's running form; never changed. */
@@ -48,6 +67,9 @@ export class Verifier {
   readonly schemeName: string | null;
   /** The sender's own id in the body, as an expression; null where it isn't there. */
   readonly dedupeExpression: Expression | null;
+  /** Null: nothing of a body is given back. */
+  readonly echo: Echo | null;
+  readonly #tokens: JwtVerifier | null;
   readonly #document: VerifyDocument | null;
   readonly #challenge: ChallengeDocument | null;
   readonly #parts: VerifierParts;
@@ -56,15 +78,17 @@ export class Verifier {
   #resolved: Resolved | null = null;
   #failure: string | null = null;
   #failedAtMs = 0;
+  #savedMs = Number.NEGATIVE_INFINITY;
+  #saving: Promise<void> = Promise.resolve();
 
-  constructor(
-    document: VerifyDocument | null,
-    challenge: ChallengeDocument | null,
-    parts: VerifierParts,
-  ) {
+  constructor(hook: Pick<HookDocument, "verify" | "challenge" | "echo">, parts: VerifierParts) {
+    const document = hook.verify;
+    const jwt = document?.jwt ?? null;
     this.#document = document;
-    this.#challenge = challenge;
+    this.#challenge = hook.challenge;
     this.#parts = parts;
+    this.#tokens = jwt === null ? null : new JwtVerifier(jwt.jwt, parts);
+    this.echo = hook.echo === null ? null : { document: hook.echo, when: whenOf(hook.echo) };
     this.schemeName = document?.scheme ?? null;
     this.scheme = document === null ? null : schemeOf(document);
     this.#checker = this.scheme === null ? null : checkerOf(this.scheme);
@@ -102,11 +126,58 @@ export class Verifier {
     );
   }
 
+  /** Whether the proof is a token, for `checkToken` instead of `check`. */
+  get takesTokens(): boolean {
+    return this.#tokens !== null;
+  }
+
   /** The key it was signed with, which is noted as used. After `ready`. @throws UnauthorizedError */
   check(request: SignedRequest): VerifyKey {
-    const key = this.recheck(request);
-    key.lastUsedMs = request.atMs;
+    return this.#used(this.recheck(request), request.atMs);
+  }
+
+  /**
+   * As `check`, of a token. @throws KeysUnavailableError its maker's keys can't be had now: the
+   * sender comes again.
+   */
+  async checkToken(request: SignedRequest): Promise<VerifyKey> {
+    const [key] = this.#resolved?.keys ?? [];
+    if (this.#checker === null || this.#tokens === null || key === undefined) {
+      throw new HookUnavailableError("the hook's keys have not been read");
+    }
+    const token = tokenIn(this.#checker, request);
+    try {
+      await this.#tokens.verify(token);
+    } catch (error) {
+      if (error instanceof TokenExpiredError) {
+        throw new UnauthorizedError(error.message, "timestamp-outside-tolerance");
+      }
+      if (!(error instanceof UnauthorizedError)) throw error;
+      throw new UnauthorizedError(error.message, "signature-invalid");
+    }
+    return this.#used(key, request.atMs);
+  }
+
+  #used(key: VerifyKey, atMs: number): VerifyKey {
+    key.lastUsedMs = atMs;
+    if (this.#parts.uses !== undefined && atMs - this.#savedMs >= hookKeysSavedMs) {
+      this.#savedMs = atMs;
+      this.#saving = this.#saving.then(() => this.#saveUses());
+    }
     return key;
+  }
+
+  async #saveUses(): Promise<void> {
+    const keys = this.#resolved?.keys ?? [];
+    const used = keys.flatMap(({ id, lastUsedMs }): [string, number][] => {
+      return lastUsedMs === null ? [] : [[id, lastUsedMs]];
+    });
+    try {
+      await this.#parts.uses?.save(new Map(used));
+    } catch {
+      // The log says itself what is wrong with it; the next use is kept at once instead.
+      this.#savedMs = Number.NEGATIVE_INFINITY;
+    }
   }
 
   /** As `check`, for a webhook that is kept: nothing is noted. @throws UnauthorizedError */
@@ -139,7 +210,7 @@ export class Verifier {
       const state = untilMs !== null && untilMs <= nowMs ? "ended" : "active";
       return { id, until: untilMs, lastUsedAt: lastUsedMs, state };
     });
-    return { error: this.#failure, keys };
+    return { error: this.#failure ?? this.#tokens?.status.error ?? null, keys };
   }
 
   #begin(): void {
@@ -164,15 +235,26 @@ export class Verifier {
     const token = this.#challenge?.token ?? null;
     const challengeToken = token === null ? null : await resolve(token.text);
     if (document === null || scheme === null) return { keys: [], url: null, challengeToken };
+    const uses = await this.#parts.uses?.load().catch(() => null);
+    const lastUse = (id: string): number | null => uses?.get(id) ?? null;
     const keys: VerifyKey[] = [];
+    if (document.jwt !== null) {
+      const { from } = document.jwt.jwt.keys;
+      const material: VerifyKey["material"] = { kind: "jwt" };
+      keys.push({ id: from, untilMs: null, material, lastUsedMs: lastUse(from) });
+    }
     for (const [index, { text, untilMs }] of document.secrets.entries()) {
       const id = keyId(text, index);
       const material = await keyOf(id, text, { document, scheme, resolve });
-      keys.push({ id, untilMs, material, lastUsedMs: null });
+      keys.push({ id, untilMs, material, lastUsedMs: lastUse(id) });
     }
     const url = document.url === null ? null : await resolve(document.url);
     return { keys, url, challengeToken };
   }
+}
+
+function whenOf({ when }: EchoDocument): Expression | null {
+  return when === null ? null : compileExpression(when, { stored: false });
 }
 
 async function keyOf(

@@ -3,7 +3,7 @@
  * are ours, for numbers mix, steps are counted and failures are values (see `evaluation.ts`).
  */
 import type { ASTNode } from "@marcbachmann/cel-js";
-import { expressionCharsMax } from "../../limits.ts";
+import { expressionCharsMax } from "../limits.ts";
 import { Failure } from "../failure.ts";
 import { didYouMean } from "../suggest.ts";
 import { type Compiling, type Evaluation, type Inner, Raw, type Run } from "./evaluation.ts";
@@ -20,10 +20,14 @@ import { BODY_VARIABLES, headerField, STORED_VARIABLES, variables } from "./vari
 export interface CompileOptions {
   /** `${item}` of `each`: only where there is one. */
   readonly item?: boolean;
+  /** `claims` of a caller, which stand in the place of `item`: only for grants. */
+  readonly claims?: boolean;
   /** False for what runs before the message is stored: no stream, partition and offset. */
   readonly stored?: boolean;
   /** It must give true or false. */
   readonly condition?: boolean;
+  /** Where it stands, such as a rule and a field: equal texts at two places are told apart by it. */
+  readonly site?: string;
 }
 
 /** A compiled expression. */
@@ -177,13 +181,16 @@ class Compiler implements Compiling {
     }
     const type = typeNames.get(name);
     if (type !== undefined) return constant(type);
-    const known = [...variables.keys()].filter((each) => each !== "item" || this.#options.item);
+    const { item = false, claims = false } = this.#options;
+    const absent = [...(item ? [] : ["item"]), ...(claims ? [] : ["claims"])];
+    const known = [...variables.keys()].filter((each) => !absent.includes(each));
     const detail = `expected a variable, ${JSON.stringify(name)} is none`;
     return this.refuse(node, detail + didYouMean(name, [...known, ...this.#locals]));
   }
 
   #isAllowed(node: ASTNode, name: string): boolean {
     if (name === "item") return this.#options.item === true;
+    if (name === "claims") return this.#options.claims === true;
     if (this.#options.stored !== false || !STORED_VARIABLES.has(name)) return true;
     return this.refuse(node, `${name} is not known yet: this runs before the message is stored`);
   }

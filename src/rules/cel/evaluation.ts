@@ -5,7 +5,7 @@
  */
 import type { ASTNode } from "@marcbachmann/cel-js";
 import { assert } from "../../assert.ts";
-import { expressionStepsMax } from "../../limits.ts";
+import { expressionStepsMax } from "../limits.ts";
 import type { ReadableMessage, StoredMessage } from "../../message.ts";
 import { EvaluationError } from "../failure.ts";
 import type { Payer } from "./values.ts";
@@ -15,6 +15,9 @@ export type Subject = ReadableMessage & Partial<StoredMessage>;
 
 /** A compiled part of an expression. */
 export type Run = (evaluation: Evaluation) => unknown;
+
+/** A function of evaluated arguments; none of them is a failure. */
+export type Apply = (evaluation: Evaluation, ...values: unknown[]) => unknown;
 
 /** A value that `raw(x)` marks: it may hold what its place in an address otherwise forbids. */
 export class Raw {
@@ -30,11 +33,19 @@ export class Evaluation implements Payer {
   item: unknown = undefined;
   /** A list or map was made: the result may hold wrapped values that must not leave. */
   made = false;
+  readonly #mark: string;
   #message: Subject | null = null;
   #steps = 0;
+  #uuids = 0;
+
+  /** `mark` tells the expression apart from others: equal ones of a message get equal UUIDs. */
+  constructor(mark: string) {
+    this.#mark = mark;
+  }
 
   begin(message: Subject, item: unknown): void {
     this.#message = message;
+    this.#uuids = 0;
     this.item = item;
     this.made = false;
     this.#steps = expressionStepsMax;
@@ -50,6 +61,15 @@ export class Evaluation implements Payer {
   get message(): Subject {
     assert(this.#message !== null, "an evaluation runs between begin and end");
     return this.#message;
+  }
+
+  /**
+   * What the next UUID of this evaluation is made from: the message's id and the expression, so
+   * that a retry and a replay send what the first attempt sent.
+   */
+  nextUuidSeed(): string {
+    this.#uuids++;
+    return `${this.message.id}\n${this.#mark}\n${this.#uuids}`;
   }
 
   pay(steps: number): void {

@@ -5,15 +5,13 @@
 import type { ASTNode } from "@marcbachmann/cel-js";
 import { encodeText } from "../../message.ts";
 import { Failure } from "../failure.ts";
-import type { Compiling, Evaluation, Run } from "./evaluation.ts";
+import type { Apply, Compiling, Evaluation, Run } from "./evaluation.ts";
+import { addedFunctions } from "./added-functions.ts";
 import { callForm, libraryForms, libraryFunction } from "./library.ts";
 import { Double, double, isWhole, numberOf, whole } from "./numbers.ts";
 import { cachedPattern, compilePattern, matchesText } from "./pattern.ts";
 import { isMap, isTemporal, kindOf, TypeName, temporalText, typeNames, typeOf } from "./values.ts";
 import { findHeaderText, headerText } from "./variables.ts";
-
-/** A function of evaluated arguments; none of them is a failure. */
-type Apply = (evaluation: Evaluation, ...values: unknown[]) => unknown;
 
 /** Characters that cost a step where native code reads a text once. */
 const CHARS_PER_STEP = 64;
@@ -39,6 +37,7 @@ const functions: ReadonlyMap<string, Apply> = new Map<string, Apply>([
   ["uint/1", toUnsigned],
   ["double/1", toDouble],
   ["bytes/1", toBytes],
+  ...addedFunctions,
 ]);
 
 /** Every name that can be called, for suggestions. */

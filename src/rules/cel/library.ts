@@ -5,7 +5,7 @@
  */
 import { type ASTNode, Environment } from "@marcbachmann/cel-js";
 import { errorText } from "../../errors.ts";
-import { expressionDepthMax, expressionNodesMax } from "../../limits.ts";
+import { expressionDepthMax, expressionNodesMax } from "../limits.ts";
 import { Failure } from "../failure.ts";
 import { Double, double, whole } from "./numbers.ts";
 
@@ -26,6 +26,28 @@ export interface Checked {
 const EXCLUDED: ReadonlySet<string> = new Set(
   "matches json of none ofNonZeroValue hasValue value or orValue".split(" "),
 );
+
+/** The functions of `added-functions.ts`, as the type checker knows them. */
+const addedSignatures: readonly string[] = [
+  "json(dyn): string",
+  "jsonDecode(dyn): dyn",
+  "base64(dyn): string",
+  "base64Decode(string): bytes",
+  "hex(dyn): string",
+  "hexDecode(string): bytes",
+  "sha256(dyn): string",
+  "hmac(dyn, dyn): string",
+  "hmac(string, dyn, dyn): string",
+  "uuid(): string",
+  "fromMillis(int): google.protobuf.Timestamp",
+  "toMillis(google.protobuf.Timestamp): int",
+  "google.protobuf.Timestamp.format(string): string",
+  "google.protobuf.Timestamp.format(string, string): string",
+  "string.replace(string, string): string",
+  "string.replace(string, string, int): string",
+  "string.charAt(int): string",
+  "string.reverse(): string",
+];
 
 const limits = { maxAstNodes: expressionNodesMax, maxDepth: expressionDepthMax };
 const checker = makeChecker();
@@ -77,7 +99,16 @@ export function libraryFunction(name: string, count: number, method: boolean): L
 
 function makeChecker(): Environment {
   const environment = new Environment({ homogeneousAggregateLiterals: false, limits });
-  for (const name of ["body", "text", BYTES_ALIAS, "key", "properties", "origin", "item"]) {
+  for (const name of [
+    "body",
+    "text",
+    BYTES_ALIAS,
+    "key",
+    "properties",
+    "origin",
+    "item",
+    "claims",
+  ]) {
     environment.registerVariable(name, "dyn");
   }
   for (const name of ["id", "stream"]) environment.registerVariable(name, "string");
@@ -87,6 +118,8 @@ function makeChecker(): Environment {
   environment.registerVariable("params", "map<string, string>");
   environment.registerFunction("header(string): string", neverRun);
   environment.registerFunction("raw(dyn): dyn", neverRun);
+  environment.registerVariable("now", "google.protobuf.Timestamp");
+  for (const signature of addedSignatures) environment.registerFunction(signature, neverRun);
   for (const type of ["google.protobuf.Timestamp", "google.protobuf.Duration"]) {
     environment.registerFunction(`string(${type}): string`, neverRun);
   }

@@ -5,7 +5,7 @@
  * leaves the evaluator. Whole numbers stay whole under arithmetic; with a double on one side both
  * are doubles.
  */
-import { wholeNumberBitsMax } from "../../limits.ts";
+import { wholeNumberBitsMax } from "../limits.ts";
 import { Failure } from "../failure.ts";
 
 /** A double whose value is whole and within ±2^53. */

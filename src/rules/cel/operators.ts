@@ -3,7 +3,7 @@
  * one comparison; everything else takes the general way with the same meaning. `&&` and `||` have
  * CEL's meaning: a failure on one side does not matter when the other side decides.
  */
-import { expressionTextMax } from "../../limits.ts";
+import { expressionTextMax } from "../limits.ts";
 import { Failure } from "../failure.ts";
 import type { Evaluation, Run } from "./evaluation.ts";
 import { libraryOperator } from "./library.ts";

@@ -4,13 +4,13 @@
  */
 import { RE2JS } from "re2js";
 import { errorText } from "../../errors.ts";
-import { patternCacheMax, patternCharsMax, patternSizeMax } from "../../limits.ts";
+import { patternCacheMax, patternCharsMax, patternSizeMax } from "../limits.ts";
 import { Failure } from "../failure.ts";
 import type { Payer } from "./values.ts";
 
 /** Steps for each character: a few, and more for each instruction of the pattern. */
 const STEPS_BASE = 8;
-const INSTRUCTIONS_PER_STEP = 6;
+const INSTRUCTIONS_PER_STEP = 3;
 
 /** A compiled pattern. */
 export interface Pattern {

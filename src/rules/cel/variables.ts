@@ -13,6 +13,7 @@ export const BODY_VARIABLES: ReadonlySet<string> = new Set(["body", "text", "byt
 const notJson = new Failure("the body is not JSON");
 const notStored = new Failure("the message is not stored yet");
 const noItem = new Failure("there is no item");
+const noClaims = new Failure("there is no caller");
 const noParams: Readonly<Record<string, string>> = Object.freeze({});
 
 /** Keeps a leading U+FEFF: a key or header given on must be the same bytes. */
@@ -33,6 +34,8 @@ export const variables: ReadonlyMap<string, Run> = new Map<string, Run>([
   ["partition", (evaluation) => evaluation.message.partition ?? notStored],
   ["offset", (evaluation) => evaluation.message.offset ?? notStored],
   ["origin", (evaluation) => evaluation.message.origin],
+  ["now", takenAt],
+  ["claims", (evaluation) => evaluation.item ?? noClaims],
   ["item", (evaluation) => (evaluation.item === undefined ? noItem : evaluation.item)],
 ]);
 
@@ -72,6 +75,11 @@ function readBody(evaluation: Evaluation): unknown {
   const json = message.json;
   if (json !== undefined) return json;
   return message.body === null ? null : notJson;
+}
+
+/** When the gateway took the message: the same for a retry, a replay and a preview. */
+function takenAt({ message }: Evaluation): Date {
+  return new Date(message.appendedAtMs ?? message.timestampMs);
 }
 
 function headerMap(headers: readonly Header[]): Readonly<Record<string, unknown>> {

@@ -19,6 +19,11 @@ export interface Database extends AsyncDisposable {
 /** How a reading transaction is opened. */
 export const READ_ONLY = { isolationLevel: "repeatable read", accessMode: "read only" } as const;
 
+/** What a write meets in a database that takes none: a standby, or one set to read only. */
+const READ_ONLY_STATE = "25006";
+/** How that is told, whether a write met it or a look found it. */
+export const READ_ONLY_TEXT = "the database can only be read at the moment";
+
 /** The database answers and must not be used: another schema, another key, another history. */
 export class RefusedError extends DatabaseError {}
 
@@ -36,6 +41,7 @@ export async function migrateOrRefuse(queries: Queries): Promise<void> {
 export function databaseError(error: unknown, secret: string): DatabaseError {
   if (error instanceof DatabaseError) return error;
   const cause = rootCause(error);
+  if (sqlState(error) === READ_ONLY_STATE) return new DatabaseError(READ_ONLY_TEXT, { cause });
   const text = errorText(cause);
   const shown = secret === "" ? text : text.replaceAll(secret, "…");
   return new DatabaseError(`the database failed: ${shown}`, { cause });

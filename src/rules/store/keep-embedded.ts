@@ -37,6 +37,7 @@ export class EmbeddedKeeper implements Keeper {
   readonly #options: EmbeddedKeeperOptions;
   readonly #folder: string;
   readonly #database: EmbeddedDatabase;
+  readonly refusal = null;
 
   constructor(options: EmbeddedKeeperOptions) {
     this.#options = options;

@@ -10,7 +10,7 @@ import { assert } from "../../assert.ts";
 import { DatabaseError, InvalidError } from "../../errors.ts";
 import type { Accepted } from "./accepted.ts";
 import type { Plan } from "./change.ts";
-import { RefusedError } from "./database.ts";
+import { READ_ONLY_TEXT, RefusedError } from "./database.ts";
 import {
   accepted,
   brokenSnapshot,
@@ -23,7 +23,7 @@ import {
   setAside,
 } from "./keeper.ts";
 import { PostgresDatabase } from "./postgres.ts";
-import { loadState, lockStanding, readStanding, type Standing } from "./rows.ts";
+import { isReadOnly, loadState, lockStanding, readStanding, type Standing } from "./rows.ts";
 import type { Keyring } from "./secrets.ts";
 import { readSnapshot, snapshotPath } from "./snapshot.ts";
 import { emptyState, type State } from "./state.ts";
@@ -42,10 +42,16 @@ export class PostgresKeeper implements Keeper {
   readonly #options: PostgresKeeperOptions;
   readonly #database: PostgresDatabase;
   #keyring: Keyring | null = null;
+  #isReadOnly = false;
 
   constructor(options: PostgresKeeperOptions) {
     this.#options = options;
     this.#database = new PostgresDatabase({ ...options, channel: CHANGE_CHANNEL });
+  }
+
+  /** A standby, or a database that was set to read only: what it holds is followed. */
+  get refusal(): string | null {
+    return this.#isReadOnly ? READ_ONLY_TEXT : null;
   }
 
   async start(): Promise<Started> {
@@ -111,9 +117,10 @@ export class PostgresKeeper implements Keeper {
     const { standing, state } = await this.#database.transaction(async (tx) => {
       const there = await readStanding(tx);
       this.#checkKey(there);
+      this.#isReadOnly = await isReadOnly(tx);
       return { standing: there, state: await this.#newer(tx, there, current.state) };
     }, "read");
-    if (standing.keyProof === null) {
+    if (standing.keyProof === null && !this.#isReadOnly) {
       await this.#database.transaction(async (tx) => {
         await this.#bring(tx, await lockStanding(tx), current.state);
       });

@@ -35,6 +35,8 @@ export interface Keeper extends AsyncDisposable {
   keep<Result>(current: Accepted, plan: Planner<Result>): Promise<Plan<Result>>;
   /** The set after `current` when another process made one; null when it is the last. */
   follow(current: Accepted): Promise<Accepted | null>;
+  /** Why changes can't be kept although the database answers; null when they can. */
+  readonly refusal: string | null;
   /** Reads the rows of the database. @throws DatabaseError it is away. */
   read<T>(current: Accepted, work: (tx: Queries) => Promise<T>): Promise<T>;
 }

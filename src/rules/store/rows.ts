@@ -30,6 +30,16 @@ export async function readStanding(tx: Queries): Promise<Standing> {
   return oneStanding(await tx.select().from(meta));
 }
 
+/** Whether the database takes no writes: it is a standby, or was set to read only. */
+export async function isReadOnly(tx: Queries): Promise<boolean> {
+  const rows = await tx
+    .select({
+      value: sql<boolean>`pg_is_in_recovery() or current_setting('default_transaction_read_only')::boolean`,
+    })
+    .from(meta);
+  return rows[0]?.value === true;
+}
+
 /** As `readStanding`, and no other process changes anything until this transaction ends. */
 export async function lockStanding(tx: Queries): Promise<Standing> {
   return oneStanding(await tx.select().from(meta).for("update"));

@@ -261,7 +261,7 @@ export class Store implements AsyncDisposable {
   async #watched<T>(work: () => Promise<T>): Promise<T> {
     try {
       const result = await work();
-      this.#reason = null;
+      this.#reason = this.#keeper.refusal;
       return result;
     } catch (error) {
       const isTheirs = error instanceof GatewayError && error.retryable;
@@ -284,7 +284,10 @@ export class Store implements AsyncDisposable {
     const before = this.#reason;
     try {
       const next = await this.#watched(() => this.#keeper.follow(this.#current));
-      if (before !== null) this.#options.warn("the database is back");
+      if (before !== null && this.#reason === null) this.#options.warn("the database is back");
+      if (this.#reason !== null && this.#reason !== before) {
+        this.#options.warn(`definitions can't be changed: ${this.#reason}`);
+      }
       if (next === null) return;
       this.#adopt(next);
       this.#options.changed(next.definitions);

@@ -6,10 +6,21 @@
 import { createHash, randomBytes, timingSafeEqual } from "node:crypto";
 import type { Clock } from "../../clock.ts";
 import { ConflictError, InvalidError, LimitError, NotFoundError } from "../../errors.ts";
+import { grantsMax } from "../../limits.ts";
+import { compileGrantWhere } from "../access.ts";
 import type { Accepted } from "./accepted.ts";
 import { checkNotes, type Plan } from "./change.ts";
 import type { Grant } from "../document.ts";
-import { type Principal, ROLES, resolveGrants, type Role } from "./roles.ts";
+import {
+  holdGrants,
+  type PreparedGrant,
+  prepareGrants,
+  type Principal,
+  ROLE_SUBJECT_PREFIX,
+  ROLES,
+  type Role,
+  subjectProblem,
+} from "./roles.ts";
 import { applyWrite, type State, type StoredToken, type Write } from "./state.ts";
 import { isName, NAME_FORM } from "../units.ts";
 
@@ -42,14 +53,10 @@ const tokenPrefix = "ist_";
 const TOKENS_MAX = 10_000;
 /** Longer texts are none of ours and are not hashed. */
 const TOKEN_CHARACTERS_MAX = 512;
-const SUBJECT_CHARACTERS_MAX = 128;
-const GRANTS_MAX = 100;
 /** Uses are noted to the hour: a finer note would be a write a request. */
 const USE_GRAIN_MS = 3_600_000;
 
 const streamPattern = /^\$?[A-Za-z0-9*][A-Za-z0-9._*-]{0,99}$/;
-/** Subjects of callers with a role begin so; a client's can't. */
-const roleSubjectPrefix = "token:";
 
 /** A new token, which can't be guessed and is never shown again. */
 export function newToken(): string {
@@ -62,6 +69,7 @@ export class Tokens {
   readonly #adminHash: Buffer;
   #stored: ReadonlyMap<string, StoredToken> = new Map();
   #byHash: ReadonlyMap<string, StoredToken> = new Map();
+  readonly #prepared = new WeakMap<StoredToken, Prepared>();
   /** Uses not written yet, by id; they go along with the next change. */
   readonly #used = new Map<string, number>();
 
@@ -95,7 +103,7 @@ export class Tokens {
     const nowMs = this.#options.clock.nowMs();
     if (!isLive(stored, nowMs)) return null;
     this.#note(stored, nowMs);
-    return principalOf(stored);
+    return principalOf(stored, this.#grantsOf(stored));
   }
 
   /** Whether a caller let in earlier would still be: for connections that stay open. */
@@ -180,6 +188,18 @@ export class Tokens {
     return { ...plan, write, next: { ...plan.next, state: { ...plan.next.state, tokens } } };
   }
 
+  /** Conditions are compiled once for a token, not for each of its calls. */
+  #grantsOf(stored: StoredToken): Prepared {
+    const known = this.#prepared.get(stored);
+    if (known !== undefined) return known;
+    const prepared = {
+      read: prepareGrants("read", stored.read),
+      write: prepareGrants("write", stored.write),
+    };
+    this.#prepared.set(stored, prepared);
+    return prepared;
+  }
+
   #note(stored: StoredToken, nowMs: number): void {
     const atMs = nowMs - (nowMs % USE_GRAIN_MS);
     const knownMs = Math.max(stored.lastUsedAtMs ?? 0, this.#used.get(stored.id) ?? 0);
@@ -194,7 +214,7 @@ export class Tokens {
 
 const adminPrincipal: Principal = {
   tokenId: null,
-  subject: `${roleSubjectPrefix}admin`,
+  subject: `${ROLE_SUBJECT_PREFIX}admin`,
   name: "admin",
   role: "admin",
   read: [],
@@ -210,15 +230,20 @@ function isLive(token: StoredToken, nowMs: number): boolean {
   return token.revokedAtMs === null && (token.expiresAtMs === null || token.expiresAtMs > nowMs);
 }
 
-function principalOf(token: StoredToken): Principal {
+interface Prepared {
+  readonly read: readonly PreparedGrant[];
+  readonly write: readonly PreparedGrant[];
+}
+
+function principalOf(token: StoredToken, grants: Prepared): Principal {
   const claims = { sub: token.subject };
   return {
     tokenId: token.id,
     subject: token.subject,
     name: token.name,
     role: token.role,
-    read: resolveGrants(token.read, claims),
-    write: resolveGrants(token.write, claims),
+    read: holdGrants(grants.read, claims),
+    write: holdGrants(grants.write, claims),
     expiresAtMs: token.expiresAtMs,
   };
 }
@@ -239,12 +264,12 @@ function checkNewToken(wanted: NewToken, nowMs: number): Rights {
     if (!ROLES.includes(role)) refuse("/role", `one of ${ROLES.join(", ")}`);
     const hasGrants = subject !== null || read.length + write.length > 0;
     if (hasGrants) refuse("/role", "a token has either a role, or a subject and grants");
-    return { name, role, subject: roleSubjectPrefix + name, read, write, expiresAtMs };
+    return { name, role, subject: ROLE_SUBJECT_PREFIX + name, read, write, expiresAtMs };
   }
   const owner = checkSubject(subject, refuse);
   if (read.length + write.length === 0) refuse("/read", "a token without a role needs grants");
-  checkGrants(read, (detail) => refuse("/read", detail));
-  checkGrants(write, (detail) => refuse("/write", detail));
+  checkGrants("read", read, (detail) => refuse("/read", detail));
+  checkGrants("write", write, (detail) => refuse("/write", detail));
   return { name, role, subject: owner, read, write, expiresAtMs };
 }
 
@@ -253,22 +278,23 @@ function checkSubject(
   refuse: (pointer: string, detail: string) => never,
 ): string {
   if (subject === null) return refuse("/subject", "a token without a role needs a subject");
-  if (subject === "" || subject.length > SUBJECT_CHARACTERS_MAX || subject.includes("\u0000")) {
-    refuse("/subject", `expected 1 to ${SUBJECT_CHARACTERS_MAX} characters`);
-  }
-  if (subject.startsWith(roleSubjectPrefix)) {
-    refuse("/subject", `subjects that begin with ${roleSubjectPrefix} belong to roles`);
-  }
+  const problem = subjectProblem(subject);
+  if (problem !== null) refuse("/subject", problem);
   return subject;
 }
 
-function checkGrants(grants: readonly Grant[], refuse: (detail: string) => never): void {
-  if (grants.length > GRANTS_MAX) refuse(`at most ${GRANTS_MAX} grants`);
+function checkGrants(
+  side: "read" | "write",
+  grants: readonly Grant[],
+  refuse: (detail: string) => never,
+): void {
+  if (grants.length > grantsMax) refuse(`at most ${grantsMax} grants`);
   for (const grant of grants) {
     if (!streamPattern.test(grant.stream)) {
       refuse(`${JSON.stringify(grant.stream.slice(0, 100))} is no stream's name or pattern`);
     }
     if (grant.key === "") refuse("a key is not empty; leave it out for every key");
+    if (grant.where !== undefined) compileGrantWhere(side, grant.where);
   }
 }
 

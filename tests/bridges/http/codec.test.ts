@@ -24,13 +24,13 @@ function header(name: string, value: string | Uint8Array | null): Header {
 }
 
 function headersOf(parts: Partial<Message>, fixed: Record<string, string> = {}): RequestHeaders {
-  const request = encodeMessage(message(parts), { fixed, nowMs });
+  const request = encodeMessage(message(parts), { fixed, nowMs, signer: null });
   if ("refused" in request) throw new Error(request.refused);
   return { ...request.headers };
 }
 
 function refusal(parts: Partial<Message>): string {
-  const request = encodeMessage(message(parts), { fixed: {}, nowMs });
+  const request = encodeMessage(message(parts), { fixed: {}, nowMs, signer: null });
   return "refused" in request ? request.refused : "taken";
 }
 
@@ -38,6 +38,7 @@ describe("a message as a webhook request", () => {
   test("has its id, the time of the attempt, its type and encoding", () => {
     const properties = { contentType: "application/json", contentEncoding: "gzip" };
     expect(headersOf({ properties })).toEqual({
+      "accept-encoding": "identity",
       "content-type": "application/json",
       "content-encoding": "gzip",
       "user-agent": "isthmus",

@@ -45,8 +45,11 @@ const forbidden = [
   "64:ff9b:1::1",
   "100::1",
   "2001::1",
+  "2001:2::1",
+  "2001:20::1",
   "2001:db8::1",
   "2002:7f00:1::",
+  "3fff::1",
   "fc00::1",
   "fd00:ec2::254",
   "fe80::1",
@@ -184,6 +187,10 @@ describe("the document of a webhook target", () => {
       "ftp://a",
       "a",
       "http://a/#b",
+      "http://a:0/",
+      "https://user:password@crm.example/in",
+      "https://user@crm.example/in",
+      "https://user:${secret:bridges.crm.url}@crm.example/in",
     ]) {
       expect(pointers({ url })).toEqual(["/url"]);
     }

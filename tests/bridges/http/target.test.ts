@@ -30,6 +30,10 @@ async function answer(request: Request): Promise<Response> {
   const status = /^\/status\/(\d+)$/.exec(pathname)?.[1];
   if (status !== undefined) return answerTo(Number(status), { "x-test": "1" });
   if (pathname === "/later") return answerTo(429, { "retry-after": "7" });
+  if (pathname === "/later-date") {
+    return answerTo(503, { "retry-after": new Date(Date.now() + 3_600_000).toUTCString() });
+  }
+  if (pathname === "/talkative") return new Response("line\n".repeat(10_000), { status: 422 });
   if (pathname === "/redirect") return answerTo(302, { location: "/status/200" });
   if (pathname === "/never") return await new Promise<Response>(() => {});
   if (pathname === "/endless") return endless();
@@ -124,22 +128,48 @@ describe("an answer", () => {
     }
   });
 
-  test("of 3xx and 4xx is a refusal, and of 410 for good", async () => {
+  test("of 3xx and 4xx is a refusal", async () => {
     for (const status of [300, 400, 401, 403, 404, 409, 422]) {
       const refused = `the target answered ${status}: answer ${status}`;
       expect(await outcomeOf(`/status/${status}`)).toEqual({ refused });
     }
-    expect(await outcomeOf("/status/410")).toEqual({
-      refused: "the target answered 410: answer 410",
-      final: true,
-    });
   });
 
   test("of 5xx, 408, 425 and 429 means later, when it says", async () => {
     for (const status of [408, 425, 429, 500, 502, 503, 504]) {
-      expect(await outcomeOf(`/status/${status}`)).toEqual({ busyMs: 1000 });
+      const reason = `the target answered ${status}: answer ${status}`;
+      expect(await outcomeOf(`/status/${status}`)).toEqual({ busyMs: 1000, reason });
     }
-    expect(await outcomeOf("/later")).toEqual({ busyMs: 7000 });
+    expect(await outcomeOf("/later")).toMatchObject({ busyMs: 7000 });
+    const inHttpDate = await outcomeOf("/later-date");
+    if (!("busyMs" in inHttpDate)) throw new Error("a date was not understood");
+    expect(inHttpDate.busyMs).toBeGreaterThan(3_590_000 - 5000);
+    expect(inHttpDate.busyMs).toBeLessThanOrEqual(3_600_000);
+  });
+
+  test("of 410 closes the target for good: nothing more is sent until it is opened anew", async () => {
+    requests.length = 0;
+    const bridge = await open({ url: `http://127.0.0.1:${port}/status/410` });
+    const address = http.parseAddress({}, "sink");
+    const sink = await bridge.sink(address);
+    expect(sink.disabled).toBeNull();
+    const reason =
+      "the target answered 410: answer 410; it is disabled until its rule is changed or its route resumed";
+    for (let attempt = 0; attempt < 3; attempt += 1) {
+      expect(await send(sink)).toEqual([{ busyMs: 1000, reason }]);
+    }
+    expect(sink.disabled).toBe(reason);
+    expect(requests.length).toBe(1);
+    await send(await bridge.sink(address));
+    expect(requests.length).toBe(2);
+  });
+
+  test("is kept up to 4 KiB, in one line", async () => {
+    const outcome = await outcomeOf("/talkative");
+    if (!("refused" in outcome)) throw new Error("it was not refused");
+    expect(outcome.refused).toStartWith("the target answered 422: line line line");
+    expect(outcome.refused.length).toBeGreaterThan(4000);
+    expect(outcome.refused.length).toBeLessThanOrEqual(4096 + 30);
   });
 
   test("that redirects is not followed", async () => {
@@ -149,7 +179,8 @@ describe("an answer", () => {
   });
 
   test("that does not come in time means later", async () => {
-    expect(await outcomeOf("/never", { timeout: "50ms" })).toEqual({ busyMs: 1000 });
+    const reason = "the target did not answer within 50 ms";
+    expect(await outcomeOf("/never", { timeout: "50ms" })).toEqual({ busyMs: 1000, reason });
   });
 
   test("is read no further than 4 KiB, and never decompressed", async () => {
@@ -188,26 +219,26 @@ describe("a request", () => {
 });
 
 describe("messages of one send", () => {
-  test("go one after another for a key and side by side for others, at most 16", async () => {
+  test("go one after another for a key and side by side for others, at most 64", async () => {
     requests.length = 0;
     runningMost = 0;
     gate = Promise.withResolvers<void>();
     const sink = await sinkTo("/in");
-    const sent = Array.from({ length: 100 }, (_, index) =>
+    const sent = Array.from({ length: 300 }, (_, index) =>
       message({
-        key: encodeText(`key ${index % 25}`),
+        key: encodeText(`key ${index % 75}`),
         headers: [{ name: "x-index", value: encodeText(String(index)) }],
       }),
     );
     const sending = send(sink, sent);
-    await waitFor("16 are under way", () => running === 16);
+    await waitFor("64 are under way", () => running === 64);
     gate.resolve();
     expect((await sending).every((outcome) => "sent" in outcome)).toBe(true);
-    expect(runningMost).toBe(16);
+    expect(runningMost).toBe(64);
     const order = requests.map((request) => Number(request.headers["x-index"]));
-    expect(new Set(order).size).toBe(100);
-    for (let key = 0; key < 25; key += 1) {
-      const ofKey = order.filter((index) => index % 25 === key);
+    expect(new Set(order).size).toBe(300);
+    for (let key = 0; key < 75; key += 1) {
+      const ofKey = order.filter((index) => index % 75 === key);
       expect(ofKey).toEqual(ofKey.toSorted((a, b) => a - b));
     }
   });
@@ -229,8 +260,8 @@ describe("messages of one send", () => {
     ]);
     expect(outcomes).toEqual([
       { sent: "status 200" },
-      { busyMs: 1000 },
-      { busyMs: 1000 },
+      { busyMs: 1000, reason: "the target answered 503: answer 503" },
+      { busyMs: 1000, reason: "the target answered 503: answer 503" },
       { sent: "status 200" },
       { sent: "status 200" },
     ]);

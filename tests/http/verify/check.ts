@@ -15,6 +15,8 @@ export interface Sent {
   readonly at?: number;
   readonly url?: string;
   readonly method?: string;
+  /** Whether it came through a trusted proxy. */
+  readonly isProxied?: boolean;
 }
 
 /** The verifier of a hook with this `verify`, its references resolved by `resolve`. */
@@ -24,7 +26,11 @@ export function verifierFor(
   clock: Clock = systemClock,
 ): Verifier {
   const document = parseDefinition("hooks", "h", { stream: "s", verify }, CONTEXT) as HookDocument;
-  const verifier = verifierOf(document, { resolve, clock });
+  const verifier = verifierOf(document, {
+    resolve,
+    clock,
+    fetch: (url, init) => fetch(url, init),
+  });
   if (verifier === null) throw new Error("nothing is verified");
   return verifier;
 }
@@ -52,6 +58,7 @@ export async function checkWith(verifier: Verifier, sent: Omit<Sent, "verify">):
       body: typeof body === "string" ? encodeText(body) : body,
       url: base,
       atMs: at * 1000,
+      isProxied: sent.isProxied ?? false,
     });
     return key.id;
   } catch (error) {

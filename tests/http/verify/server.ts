@@ -2,6 +2,7 @@
 import { systemClock } from "../../../src/clock.ts";
 import { InvalidError } from "../../../src/errors.ts";
 import type { HookFace } from "../../../src/http/services.ts";
+import { KeyUses } from "../../../src/http/verify/uses.ts";
 import { verifierOf } from "../../../src/http/verify/verifier.ts";
 import { signWebhook } from "../../../src/http/verify/sign.ts";
 import type { HookDocument, Json, VerifyDocument } from "../../../src/rules/document.ts";
@@ -30,7 +31,12 @@ export async function verifiedServer(
     if (hook === undefined) return undefined;
     const known = made.get(hook.document);
     if (known !== undefined) return known;
-    const verifier = verifierOf(hook.document, { resolve, clock });
+    const verifier = verifierOf(hook.document, {
+      resolve,
+      clock,
+      uses: new KeyUses(gateway.states, name),
+      fetch: (url, init) => fetch(url, init),
+    });
     const face = verifier === null ? hook : { ...hook, verifier };
     made.set(hook.document, face);
     return face;

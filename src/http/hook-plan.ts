@@ -1,0 +1,106 @@
+/**
+ * What a hook does that is the same for each of its webhooks, worked out once: which checks it
+ * needs at all, what it leaves out, what it answers, and the origins that its messages have. A
+ * hook whose definition or keys change is another `HookFace`, and gets another plan.
+ */
+import { hookOriginsMax } from "../limits.ts";
+import { type HttpOrigin, type Origin, sharedOrigin } from "../message.ts";
+import type { HookAnswer } from "../rules/document.ts";
+import type { IntakeCounts } from "../telemetry.ts";
+import type { BodyBounds } from "./hook-body.ts";
+import { HookLimiter } from "./hook-limits.ts";
+import { droppedHeaders } from "./hook-message.ts";
+import { splitUrl } from "./probes.ts";
+import type { HookFace, HttpContext } from "./services.ts";
+
+/** What does not change between two messages of a hook. */
+export interface HookPlan {
+  readonly counts: IntakeCounts;
+  readonly origins: HookOrigins;
+  readonly dedupe: { readonly name: string; readonly failed: () => void };
+  readonly takesPost: boolean;
+  readonly bounds: BodyBounds;
+  /** Whether headers say if a body is read at all, or in which coding it comes. */
+  readonly checksHeaders: boolean;
+  readonly dropped: ReadonlySet<string>;
+  /** Null: nothing is limited. */
+  readonly limiter: HookLimiter | null;
+  /** Null: a receipt. */
+  readonly answer: HookAnswer | null;
+}
+
+/** Works out a hook's plan. */
+export function planOf(hook: HookFace, { telemetry, clock }: HttpContext): HookPlan {
+  const { document, name, verifier } = hook;
+  const { limits, methods } = document;
+  const scheme = verifier?.scheme ?? null;
+  const schemeAnswer = scheme?.answer ?? null;
+  const isLimited = limits.rate !== null || limits.concurrency !== null;
+  return {
+    counts: telemetry.intake(`hook/${name}`),
+    origins: new HookOrigins(name, verifier?.schemeName ?? "none"),
+    dedupe: { name: `hook:${name}`, failed: () => telemetry.expressionFailed("hook", name) },
+    takesPost: methods.includes("POST"),
+    bounds: { bytesMax: limits.bodyBytes, bytesPerSecond: limits.bytesPerSecond },
+    checksHeaders: limits.headerBytes !== null || document.accept !== null || document.inflate,
+    dropped: droppedHeaders(document, scheme),
+    limiter: isLimited ? new HookLimiter(limits, clock, "hook") : null,
+    answer:
+      document.answer ??
+      (schemeAnswer === null ? null : { status: schemeAnswer.status, body: "", contentType: null }),
+  };
+}
+
+/** A request, as far as its origin tells of it. */
+export interface Called {
+  readonly method: string;
+  readonly url: string;
+  readonly address: string | null;
+  /** Null: the scheme signs none. */
+  readonly signedUrl: string | null;
+  readonly keyId: string;
+  readonly inflated: "gzip" | null;
+}
+
+/**
+ * The origins of one hook's messages. Nearly all webhooks come from few addresses to one URL: their
+ * origins are kept and used again, at most `hookOriginsMax`. Those with a query are made each time.
+ */
+export class HookOrigins {
+  readonly #base: Omit<Origin, "http">;
+  readonly #scheme: string;
+  readonly #known = new Map<string, Origin>();
+
+  constructor(hook: string, scheme: string) {
+    this.#base = { bridge: "http", address: hook, partition: null, offset: null, hops: [] };
+    this.#scheme = scheme;
+  }
+
+  /** The origin of what a call has brought. */
+  of(called: Called): Origin {
+    const { method, url, address, signedUrl, keyId, inflated } = called;
+    if (url.includes("?")) return this.#made(called);
+    const name = `${method} ${url} ${address} ${signedUrl} ${inflated} ${keyId}`;
+    const known = this.#known.get(name);
+    if (known !== undefined) return known;
+    if (this.#known.size >= hookOriginsMax) this.#known.clear();
+    const origin = sharedOrigin(this.#made(called));
+    this.#known.set(name, origin);
+    return origin;
+  }
+
+  #made({ method, url, address, signedUrl, keyId, inflated }: Called): Origin {
+    const { path, query } = splitUrl(url);
+    const http: HttpOrigin = {
+      method,
+      path,
+      ...(query === "" ? {} : { query }),
+      ...(address === null ? {} : { remoteAddress: address }),
+      ...(signedUrl === null ? {} : { url: signedUrl }),
+      scheme: this.#scheme,
+      keyId,
+      ...(inflated === null ? {} : { inflated }),
+    };
+    return { ...this.#base, http };
+  }
+}

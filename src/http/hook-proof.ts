@@ -1,0 +1,54 @@
+/**
+ * Whether a webhook's signature holds, and by which key. What is not proven has changed nothing.
+ */
+import type { Server } from "bun";
+import { HookUnavailableError } from "../errors.ts";
+import { splitUrl } from "./probes.ts";
+import type { Caller } from "./proxies.ts";
+import type { HookFace, HttpContext } from "./services.ts";
+import type { VerifyKey } from "./verify/keys.ts";
+
+/** The part of Bun's server that hooks use. */
+export type HookServer = Pick<Server<unknown>, "timeout" | "requestIP">;
+
+/** By what a webhook was let in. */
+export interface Proof {
+  /** Null: nothing was to be proven. */
+  readonly key: VerifyKey | null;
+  readonly keyId: string;
+  /** The URL that was signed, without the query; null where none is. */
+  readonly signedUrl: string | null;
+}
+
+/** The proof of a hook that asks for none. */
+export const UNVERIFIED: Proof = { key: null, keyId: "none", signedUrl: null };
+
+/** @throws UnauthorizedError, HookUnavailableError, KeysUnavailableError: nothing was changed. */
+export async function verified(
+  call: {
+    readonly request: Request;
+    readonly hook: HookFace;
+    readonly shared: { readonly context: HttpContext };
+  },
+  came: { readonly body: Uint8Array; readonly atMs: number; readonly caller: Caller },
+): Promise<Proof> {
+  const { request, hook, shared } = call;
+  const { body, atMs, caller } = came;
+  const { verifier } = hook;
+  if (verifier === undefined) {
+    throw new HookUnavailableError("the hook's keys have not been read");
+  }
+  await verifier.ready();
+  const { method, headers } = request;
+  const { path, query } = splitUrl(request.url);
+  const signedUrl = verifier.signedUrl(shared.context.config.publicUrl ?? urlOf(caller), path);
+  const { isProxied } = caller;
+  const signed = { method, path, query, headers, body, url: signedUrl, atMs, isProxied };
+  const key = verifier.takesTokens ? await verifier.checkToken(signed) : verifier.check(signed);
+  return { key, keyId: key.id, signedUrl };
+}
+
+/** The gateway's own URL, as the caller of a trusted proxy wrote it. */
+function urlOf({ protocol, host, isProxied }: Caller): string | null {
+  return isProxied && protocol !== null && host !== null ? `${protocol}://${host}` : null;
+}

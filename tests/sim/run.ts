@@ -1,0 +1,85 @@
+/** Many stories at once, each worker a process of its own, so that one that hangs is found too. */
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+
+/** What is run. */
+export interface SimRun {
+  readonly firstSeed: number;
+  readonly seeds: number;
+  /** No story is begun later than that. */
+  readonly msMax: number;
+  readonly workers?: number;
+  readonly onProgress?: (so: SimTotals) => void;
+}
+
+/** What became of it. */
+export interface SimTotals {
+  stories: number;
+  lives: number;
+  messages: number;
+  /** A sentence for each story that failed, with the line that replays it. */
+  readonly failed: string[];
+}
+
+/** A line of a worker. */
+export type WorkerLine =
+  | { readonly stories: number; readonly lives: number; readonly messages: number }
+  | { readonly seed: number; readonly failure: string };
+
+/** The line that runs one story again, and shows all that happens in it. */
+export function replayLine(seed: number): string {
+  return `bun tests/sim/main.ts --seed ${seed}`;
+}
+
+/** Runs stories in parallel; resolves when all are done, or the time is over. */
+export async function runSeeds(run: SimRun): Promise<SimTotals> {
+  const totals: SimTotals = { stories: 0, lives: 0, messages: 0, failed: [] };
+  const workers = run.workers ?? availableParallelism();
+  const each = Array.from({ length: workers }, (_, index) => runWorker(run, index, workers));
+  await Promise.all(each.map((lines) => take(lines, totals, run)));
+  return totals;
+}
+
+async function take(
+  lines: AsyncIterable<WorkerLine>,
+  totals: SimTotals,
+  { onProgress }: SimRun,
+): Promise<void> {
+  for await (const line of lines) {
+    if ("failure" in line) {
+      totals.failed.push(`${line.failure}\n    replay: ${replayLine(line.seed)}`);
+    } else {
+      totals.stories += line.stories;
+      totals.lives += line.lives;
+      totals.messages += line.messages;
+    }
+    onProgress?.(totals);
+  }
+}
+
+async function* runWorker(
+  { firstSeed, seeds, msMax }: SimRun,
+  index: number,
+  step: number,
+): AsyncGenerator<WorkerLine> {
+  const numbers = [firstSeed + index, firstSeed + seeds, step, msMax].map(String);
+  const worker = Bun.spawn([process.execPath, join(import.meta.dir, "worker.ts"), ...numbers], {
+    stdout: "pipe",
+    stderr: "pipe",
+  });
+  const errors = new Response(worker.stderr).text();
+  let rest = "";
+  const decoder = new TextDecoder();
+  let seed = firstSeed + index;
+  for await (const chunk of worker.stdout) {
+    const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
+    rest = lines.pop() ?? "";
+    for (const line of lines) {
+      if (line.startsWith("seed ")) seed = Number(line.slice(5));
+      else yield JSON.parse(line) as WorkerLine;
+    }
+  }
+  if ((await worker.exited) !== 0) {
+    yield { seed, failure: `at or after seed ${seed} a worker died: ${await errors}` };
+  }
+}
