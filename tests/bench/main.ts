@@ -9,6 +9,7 @@ import { benchIntake } from "./intake.ts";
 import { benchFanout } from "./fanout.ts";
 import { benchKeys } from "./keys.ts";
 import { benchLog } from "./log.ts";
+import { benchOpening } from "./opening.ts";
 import { benchRules } from "./rules.ts";
 import { passes, printRow, type Row } from "./table.ts";
 import { benchWebhooks } from "./webhooks.ts";
@@ -17,6 +18,7 @@ const PARTS: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
   http: benchHttp,
   webhooks: benchWebhooks,
   log: benchLog,
+  opening: benchOpening,
   rules: benchRules,
   delivery: benchDelivery,
   fanout: benchFanout,
