@@ -5,11 +5,12 @@
  */
 import type { BridgeModule } from "../src/bridge.ts";
 import { amqp } from "./amqp/module.ts";
+import { amqp1 } from "./amqp1/module.ts";
 import { http } from "./http/module.ts";
 import { kafka } from "./kafka/module.ts";
 import { mqtt } from "./mqtt/module.ts";
 
-const modules: readonly BridgeModule[] = [kafka, amqp, mqtt, http];
+const modules: readonly BridgeModule[] = [kafka, amqp, amqp1, mqtt, http];
 
 /** Every kind and alias that a definition may name. */
 export const bridgeModules: ReadonlyMap<string, BridgeModule> = new Map(

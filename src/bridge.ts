@@ -3,7 +3,7 @@
  * `bridges/`, one line in `bridges/registry.ts` and one test file that calls the conformance suite.
  * A bridge imports this file, `message.ts`, `errors.ts` and `clock.ts`, and nothing else of `src`.
  */
-import type { Message } from "./message.ts";
+import type { Message, Properties } from "./message.ts";
 
 /**
  * What a kind of bridge can do: read by the program itself, and held to by the conformance suite.
@@ -48,6 +48,88 @@ export interface ConnectContext {
   readonly signal: AbortSignal;
 }
 
+/** A part of a message that a protocol has a place for, or has not. */
+export type MappedField =
+  | keyof Properties
+  | "address"
+  | "id"
+  | "key"
+  | "body"
+  | "tombstone"
+  | "headers"
+  | "timestampMs";
+
+/** Where one field of a message stands in a protocol. The codecs run these rows. */
+export interface MappingRow {
+  readonly field: MappedField;
+  /** `own`: a place of the protocol; `header`: a header of ours; `rule`: the target; or nowhere. */
+  readonly by: "own" | "header" | "rule" | "none";
+  /** The place, or the header's name, in the protocol's words; empty: there is none. */
+  readonly place: string;
+  /** Type and unit of what stands there. */
+  readonly form: string;
+  /** The header of ours that keeps what the place can't hold exactly. */
+  readonly spare?: string;
+  /** What to know about it, one sentence. */
+  readonly note?: string;
+}
+
+/** Something of one message that does not arrive. */
+export interface Loss {
+  readonly field: MappedField;
+  /** What happens to it, short, such as `the header "cookie" is not sent`. */
+  readonly what: string;
+}
+
+/** What a message loses that loses nothing: one list for all, so that asking costs nothing. */
+export const noLosses: readonly Loss[] = [];
+
+/** How a kind of bridge turns messages into its protocol's. Pure: nothing is sent. */
+export interface Translation<Config = unknown> {
+  /** The table's rows for a bridge of such a configuration; null: one that says nothing special. */
+  rows(config: Config | null): readonly MappingRow[];
+  /**
+   * What a message loses on its way out; asked for every message, so it must be cheap. The id and
+   * the time are the gateway's as much as the producer's: where a protocol has no place for them
+   * the table says so, and no message is said to lose them.
+   */
+  losses(message: Message, config: Config): readonly Loss[];
+  /** Why the message could not be sent, whatever the address, or null. For previews. */
+  refusal(message: Message, config: Config, nowMs: number): string | null;
+}
+
+/** How CloudEvents stand in a protocol, as its binding says. */
+export interface EventBinding {
+  /** What stands before an attribute's name among the headers; empty: nothing does. */
+  readonly prefix: string;
+  /** What else may stand there when it is read. */
+  readonly alsoRead?: readonly string[];
+  /** Values are percent-encoded, as HTTP's binding has it. */
+  readonly isPercentEncoded?: true;
+}
+
+/** A place in an outside system, as loops are found by it. */
+export interface Place {
+  /** What messages that are read there have as `origin.address`. */
+  readonly name: string;
+  /** What else tells it from others, such as a routing key. */
+  readonly detail?: string;
+}
+
+/** How a kind of bridge knows its places again. */
+export interface Places {
+  /** The place of a sink's rendered address; null when it came to none. */
+  of(fields: Readonly<Record<string, unknown>>): Place | null;
+  /**
+   * Whether a source's address reads what a sink's address sends; false where that depends on the
+   * message.
+   */
+  feeds(
+    sink: Readonly<Record<string, unknown>>,
+    source: Readonly<Record<string, unknown>>,
+  ): boolean;
+}
+
 /** One kind of outside system. */
 export interface BridgeModule<Config = unknown> {
   readonly kind: string;
@@ -69,6 +151,12 @@ export interface BridgeModule<Config = unknown> {
    * contain: the separator and the wildcards, such as `{ topic: "/+#" }`. `raw(x)` allows them.
    */
   readonly addressSpecials: Readonly<Record<string, string>>;
+  /** Absent: messages pass as they are. */
+  readonly translation?: Translation<Config>;
+  /** Absent: loops through such bridges are not found. */
+  readonly places?: Places;
+  /** Absent: `format: cloudevents` is refused, and events are taken in as plain messages. */
+  readonly events?: EventBinding;
   /** Keys of a sink's address that become `fixed`: references may stand there, templates not. */
   readonly fixedKeys?: readonly string[];
   /** Connects; resolves once the broker has answered. @throws DisconnectedError try again later. */
@@ -104,6 +192,28 @@ export interface SourceOptions {
   readonly start: "earliest" | "latest" | { readonly timestampMs: number };
   /** At most this many bytes of bodies unsettled; the bridge stops reading at the bound. */
   readonly unsettledBytesMax: number;
+  /** What the source keeps where its broker keeps nothing for it; absent: it starts anew. */
+  readonly memory?: SourceMemory;
+  /** Told of messages that the broker no longer has and this source has not read. */
+  readonly onGap?: (gap: SourceGap) => void;
+}
+
+/** Messages that went before they were read: purged, expired, or in a place made anew. */
+export interface SourceGap {
+  /** Where, in the bridge's own words, such as `topic orders partition 3`. */
+  readonly place: string;
+  /** What happened, with the first and the next position, as a sentence's end. */
+  readonly reason: string;
+}
+
+/** A source's own small records, which outlive it and the process; each at most 4 KiB. */
+export interface SourceMemory {
+  load(name: string): Promise<Uint8Array | null>;
+  /**
+   * Resolves when they are on disk, within a tick of some 50 ms; null removes one.
+   * @throws StorageError they may be lost.
+   */
+  save(entries: Iterable<readonly [string, Uint8Array | null]>): Promise<void>;
 }
 
 /** The reading end. */
@@ -124,6 +234,11 @@ export interface Delivery {
    * repeated one is recognised; null, or absent: it gave none.
    */
   readonly ids?: readonly (string | null)[];
+  /**
+   * For each message a name that its broker gives to no other, ever: a repeated delivery is known
+   * by it whatever the broker says. It goes before the id; null, or absent: there is none.
+   */
+  readonly uniqueIds?: readonly (string | null)[];
   /**
    * Call exactly one of ack and nack, once. Acks may be called in any order: the bridge tells its
    * broker in the order it received. @throws DisconnectedError: the broker delivers again.

@@ -19,11 +19,13 @@ import { type FullCounts, Retention } from "./log/retention.ts";
 import type { Stream, Streams } from "./log/stream.ts";
 import { BridgeConnection } from "./routing/connection.ts";
 import { deadLetterStream } from "./routing/deadletter.ts";
-import { dedupeFrom, keyFrom, withKey } from "./routing/keys.ts";
+import { JourneyLog } from "./routing/journey-log.ts";
+import { Hops } from "./routing/hops.ts";
 import { Operations } from "./routing/operations.ts";
 import { type Plan, type PlannedSource, planOf } from "./routing/plan.ts";
 import type { RouteEvents } from "./routing/route-parts.ts";
 import { Routes } from "./routing/routes.ts";
+import { sourcePrepare } from "./routing/source-prepare.ts";
 import { SourceRunner } from "./routing/source-runner.ts";
 import {
   type BridgeStatus,
@@ -31,6 +33,7 @@ import {
   type Readiness,
   type RouteStatus,
   type SourceStatus,
+  stoppedSource,
 } from "./routing/status.ts";
 import type {
   Change,
@@ -42,7 +45,7 @@ import type {
 } from "./rules/document.ts";
 import type { StoredRevision } from "./rules/store/state.ts";
 import type { Changed, Store } from "./rules/store/store.ts";
-import { compileEarly, compileHooks, type RunningHook } from "./running-hooks.ts";
+import { compileHooks, type RunningHook } from "./running-hooks.ts";
 
 /** What the gateway tells, for counters and the operator's log. */
 export interface GatewayEvents {
@@ -87,6 +90,7 @@ export class Gateway {
   readonly operations: Operations;
   readonly #parts: GatewayParts;
   readonly #routes: Routes;
+  readonly #hops: Hops;
   readonly #retention: Retention;
   readonly #stop = new AbortController();
   readonly #bridges = new Map<string, RunningBridge>();
@@ -105,13 +109,17 @@ export class Gateway {
     this.#parts = parts;
     this.streams = streams;
     this.states = log.states;
+    const definitions = (): Definitions => store.current();
+    this.#hops = new Hops({ states: log.states, modules, definitions, random });
     this.#routes = new Routes({
+      trail: (target) => this.#hops.trail(target),
       streams,
       states: log.states,
       modules,
       connection: (name) => this.#bridges.get(name)?.connection,
       revision: (rule, revision) =>
         store.revision("rules", rule, revision) as Definition<RuleDocument> | null,
+      journey: new JourneyLog(streams, clock, events.warn),
       clock,
       random,
       events: events.route,
@@ -127,6 +135,7 @@ export class Gateway {
 
   /** Applies the stored definitions and begins. */
   async start(): Promise<void> {
+    await this.#hops.open();
     await this.refresh();
     await this.operations.jobs.start();
     this.#retaining = this.#retention.run(this.#stop.signal);
@@ -162,7 +171,7 @@ export class Gateway {
       this.#refuseFull(changes, context);
       const result = await this.#parts.store.change(changes, context);
       await this.#apply();
-      return result;
+      return await this.operations.changed(result, context);
     });
   }
 
@@ -207,9 +216,7 @@ export class Gateway {
   }
 
   sourceStatus(name: string): SourceStatus {
-    const running = this.#sources.get(name);
-    if (running !== undefined) return running.runner.status;
-    return { state: "stopped", stream: "", error: null, messages: 0 };
+    return this.#sources.get(name)?.runner.status ?? stoppedSource;
   }
 
   /** Names of the sources that run, those that rules imply included. */
@@ -368,26 +375,20 @@ export class Gateway {
   }
 
   #startSource(planned: PlannedSource): void {
-    const { clock, random, events } = this.#parts;
+    const { clock, random, events, modules } = this.#parts;
     const { name, document } = planned;
     const connection = this.#bridges.get(document.from.bridge)?.connection;
     if (connection === undefined) throw new RangeError(`no bridge ${document.from.bridge}`);
-    const key = compileEarly(document.key);
-    const dedupe = compileEarly(document.dedupe);
     const failed = (): void => events.onExpressionFailed("source", name);
+    const bound = modules.get(document.from.kind)?.events;
     const stream = this.streams.stream(document.stream);
     const runner = new SourceRunner(document, connection, {
       name,
       identity: `${name} ${JSON.stringify(document.from)}`,
+      states: this.states,
       stream,
       dead: this.streams.stream(deadLetterStream(name)),
-      prepare: (message) => {
-        if (key === null && dedupe === null) return { message, dedupeKey: null };
-        return {
-          message: key === null ? message : withKey(message, keyFrom(key, message, failed)),
-          dedupeKey: dedupe === null ? null : dedupeFrom(dedupe, message, { name, failed }),
-        };
-      },
+      prepare: sourcePrepare(document, { name, events: bound, failed }),
       onTaken: (messages) => events.onTaken(name, messages),
       warn: events.warn,
       clock,

@@ -124,6 +124,8 @@ export const eachItemsMax = 10_000;
 export const eachBytesMax = 16 * MIB;
 /** Streams and bridges that one message may pass before it counts as a loop. Count. */
 export const hopsMax = 32;
+/** The header that tells them to another gateway: headers of HTTP are rarely taken longer. Bytes. */
+export const hopsHeaderBytesMax = 16 * KIB;
 
 /** The first wait before a bridge is connected again, and the longest. Milliseconds. */
 export const reconnectDelayMinMs = 500;
@@ -352,3 +354,30 @@ export const surveySamplesMax = 20;
 export const bridgeTestMsMax = 10_000;
 /** Places that one test of a bridge looks at. Count. */
 export const bridgeTestPlacesMax = 100;
+
+/** Offsets of a partition whose journeys are noted under one key of the index. Count. */
+export const journeyBucketOffsets = 256;
+/** Notes in memory between two saves of state, 50 ms apart; more are counted as lost. Count. */
+export const journeyPendingMax = 100_000;
+/** Failures of one message that are each noted; later ones at powers of two. Count. */
+export const journeyFailuresFull = 16;
+/** Records that one look at a journey reads. Count. */
+export const journeyReadMax = 50_000;
+/** How far clocks may have gone back between a message's append and its notes. Milliseconds. */
+export const journeySkewMs = 60_000;
+/** What `$journey` keeps: as long as a stream by default, and some 20 million deliveries. */
+export const journeyAgeMs = 7 * 24 * 3_600_000;
+export const journeyBytes = 1024 ** 3;
+/** What `$audit` keeps: a year of changes, and more than people make. */
+export const auditAgeMs = 366 * 24 * 3_600_000;
+export const auditBytes = 1024 ** 3;
+/** Where a message is looked for by the time in its id: before it, and after. Milliseconds. */
+export const journeyIdBeforeMs = 5000;
+export const journeyIdAfterMs = 60_000;
+/** Messages that a look for an id goes over, and how long it takes. Count, milliseconds. */
+export const journeySearchMessages = 500_000;
+export const journeySearchMsMax = 5000;
+/** Of an id without a time, the newest messages of each partition that are looked at. Count. */
+export const journeySearchNewest = 100_000;
+/** Places of one id that are told: the streams that it was passed on to. Count. */
+export const journeysMax = 20;

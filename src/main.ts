@@ -16,10 +16,13 @@ import { type FileLog, openFileLog } from "./log/files.ts";
 import { lockFolder } from "./log/lock.ts";
 import { refuseHalfRestored } from "./log/restore.ts";
 import { Streams } from "./log/stream.ts";
+import { refuseCycles } from "./rules/cycles.ts";
+import { operationMetrics } from "./routing/operation-metrics.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
 import { openStore, type Store } from "./rules/store/store.ts";
 import { parseFile } from "./rules/yaml.ts";
+import type { BridgeStatuses } from "./routing/bridge-metrics.ts";
 import { Telemetry } from "./telemetry.ts";
 
 /** A gateway that serves. */
@@ -75,6 +78,10 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
       damages: () => log.damages(),
       fullCounts: () => gateway.fullCounts(),
     });
+    telemetry.attachBridges(bridgeStatuses(gateway));
+    for (const metric of operationMetrics(gateway.operations, () => gateway.routes())) {
+      telemetry.register(metric);
+    }
     await gateway.start();
     changes.gateway = gateway;
     // What another process stored while this one started was told to nobody.
@@ -108,6 +115,16 @@ export function knownModules(): ReadonlyMap<string, BridgeModule> {
 }
 
 /** What the gateway tells, as counts and lines. */
+function bridgeStatuses(gateway: Gateway): BridgeStatuses {
+  return {
+    bridges: () =>
+      [...gateway.definitions().bridges.keys()].map(
+        (name) => [name, gateway.bridgeStatus(name)] as const,
+      ),
+    sources: () => gateway.sourceNames().map((name) => [name, gateway.sourceStatus(name)] as const),
+  };
+}
+
 function eventsOf(telemetry: Telemetry): GatewayEvents {
   const { logger } = telemetry;
   return {
@@ -120,6 +137,7 @@ function eventsOf(telemetry: Telemetry): GatewayEvents {
         onRetry: () => {
           tally.retries++;
         },
+        onLost: (losses) => tally.losses.add(losses),
         onGap: ({ from, to, reason }) => {
           tally.gaps++;
           logger.warn(`rule ${rule} passed a gap: offsets ${from} to ${to - 1} (${reason})`);
@@ -172,7 +190,10 @@ function openDefinitions(
         bridges,
         nowMs: systemClock.nowMs(),
       }),
-    validate: (next) => refuseRepartition(next, streams),
+    validate: (next, before) => {
+      refuseRepartition(next, streams);
+      refuseCycles(next, before, bridgeModules);
+    },
     changed: () => {
       changes.gateway?.refresh().catch((error: unknown) => warn(String(error)));
     },

@@ -136,3 +136,25 @@ export function decodeText(bytes: Uint8Array): string {
 export function textHeader(name: string, value: string): Header {
   return { name, value: encodeText(value) };
 }
+
+/** The header in which the places that a message has passed travel from gateway to gateway. */
+export const HOPS_HEADER = "isthmus-hops";
+
+/** What of a name stands in a hop; the rest of a longer one is a digest. Characters. */
+const HOP_WORD_MAX = 120;
+
+/**
+ * A place that a message has passed, as it stands in `Origin.hops`: `/bridge/place`, with what else
+ * tells the place from others behind it. Of another gateway's the gateway's id stands before it.
+ */
+export function hopOf(bridge: string, place: string, detail?: string): string {
+  const words = detail === undefined ? [bridge, place] : [bridge, place, detail];
+  return words.map((word) => `/${hopWord(word)}`).join("");
+}
+
+function hopWord(text: string): string {
+  const word = encodeURIComponent(text.toWellFormed());
+  if (word.length <= HOP_WORD_MAX) return word;
+  const digest = new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, 16);
+  return `${word.slice(0, HOP_WORD_MAX - 17).replace(/%.?$/, "")}~${digest}`;
+}

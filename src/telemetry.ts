@@ -6,6 +6,9 @@
 import pino, { type Logger } from "pino";
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { FullCounts } from "./log/retention.ts";
+import { LossTally } from "./routing/losses.ts";
+import { BRIDGE_GAUGES, type BridgeStatuses, SOURCE_GAUGES } from "./routing/bridge-metrics.ts";
+import type { AskedMetric } from "./routing/operation-metrics.ts";
 import {
   ROUTE_COUNTERS,
   ROUTE_GAUGES,
@@ -106,6 +109,28 @@ export class Telemetry {
     this.#sources = sources;
   }
 
+  /** Says where the gauges of bridges and sources come from. Once, when the gateway is made. */
+  attachBridges({ bridges, sources }: BridgeStatuses): void {
+    for (const [name, help, value] of BRIDGE_GAUGES) {
+      const read = (add: Add): void => {
+        for (const [bridge, status] of bridges()) add({ bridge }, value(status));
+      };
+      this.#gauge(name, help, read, ["bridge"]);
+    }
+    for (const [name, help, value] of SOURCE_GAUGES) {
+      const read = (add: Add): void => {
+        for (const [source, status] of sources()) add({ source }, value(status));
+      };
+      this.#gauge(name, help, read, ["source"]);
+    }
+  }
+
+  /** Adds a metric; each name once. */
+  register({ type, name, help, labels, read }: AskedMetric): void {
+    if (type === "counter") this.#counter(name, help, read, [...labels]);
+    else this.#gauge(name, help, read, [...labels]);
+  }
+
   /** Says where the gauges of all hooks together come from. Once, when HTTP starts. */
   attachHooks({ underWay, bodyBytes }: Record<"underWay" | "bodyBytes", () => number>): void {
     this.#gauge("isthmus_hooks_under_way", "Webhooks that are being taken in", (add) =>
@@ -132,7 +157,7 @@ export class Telemetry {
     const known = this.#routes.get(key);
     if (known !== undefined) return known.tally;
     const finished = { delivered: 0, filtered: 0, failed: 0, deadLettered: 0, expired: 0 };
-    const tally: RouteTally = { finished, retries: 0, gaps: 0 };
+    const tally: RouteTally = { finished, retries: 0, gaps: 0, losses: new LossTally() };
     this.#routes.set(key, { rule, target, tally });
     return tally;
   }
@@ -334,6 +359,18 @@ export class Telemetry {
         }
       },
       [...labelNames, "outcome"],
+    );
+    this.#counter(
+      "isthmus_route_losses_total",
+      "Messages sent without something of them that the target's protocol has no place for",
+      (add) => {
+        for (const { rule, target, tally } of this.#routes.values()) {
+          for (const [field, count] of Object.entries(tally.losses.counts)) {
+            add({ rule, target, field }, count);
+          }
+        }
+      },
+      [...labelNames, "field"],
     );
     for (const [name, help, count] of ROUTE_COUNTERS) {
       const read = (add: Add): void => {

@@ -60,7 +60,7 @@ async function live(surroundings: Surroundings = {}): Promise<Life> {
   };
   const nothing = (): void => undefined;
   const events: GatewayEvents = {
-    route: () => ({ onFinished: nothing, onRetry: nothing, onGap: nothing, warn }),
+    route: () => ({ onFinished: nothing, onRetry: nothing, onLost: nothing, onGap: nothing, warn }),
     onTaken: nothing,
     onExpressionFailed: nothing,
     info: nothing,

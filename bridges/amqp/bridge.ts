@@ -15,7 +15,7 @@ import { DisconnectedError } from "../../src/errors.ts";
 import { resolveAll } from "../document.ts";
 import { type Endpoint, Link } from "./link.ts";
 import type { AmqpConfig } from "./module.ts";
-import { creationOf } from "./places.ts";
+import { bindingOf, creationOf } from "./places.ts";
 import { AmqpSink } from "./sink.ts";
 import { AmqpSource, type SourcePlace } from "./source.ts";
 
@@ -100,5 +100,5 @@ export class AmqpBridge implements Bridge {
 function placeOf(fields: Address["fields"]): SourcePlace {
   const { queue, exchange, bind, create } = fields;
   if (typeof queue === "string") return { queue, creation: creationOf(create) };
-  return { exchange: String(exchange), bind: Array.isArray(bind) ? bind.map(String) : ["#"] };
+  return { exchange: String(exchange), bind: (Array.isArray(bind) ? bind : ["#"]).map(bindingOf) };
 }

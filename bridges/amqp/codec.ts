@@ -6,17 +6,29 @@
  * throw.
  */
 import type { ConsumeMessage, Options } from "amqplib";
-import type { Message, Properties } from "../../src/message.ts";
+import { type Header, hopOf, type Message, type Properties } from "../../src/message.ts";
+import { mapping } from "../mapping.ts";
+import {
+  type Carried,
+  type Carrier,
+  carriersOf,
+  isProperty,
+  type PropertiesMade,
+  sparesOf,
+} from "../mapping-carry.ts";
+import { exchangePlace } from "../places.ts";
 import {
   decodeHeaders,
   decodeValue,
   encodeBytes,
   encodeHeaders,
+  isOwn,
   ownHeader,
   plainBytes,
   type Table,
   tableProblem,
 } from "./table.ts";
+import { originalHeader, restore, typedValue } from "./original.ts";
 
 /** Short strings of the protocol. Bytes of UTF-8. */
 export const shortStringBytesMax = 255;
@@ -41,15 +53,35 @@ export interface Place {
 
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
 
+const rows = mapping.amqp;
+const carriers = carriersOf(rows);
+const spares = sparesOf(rows);
+const LONG_ID = spares.get("messageId")?.header ?? "";
+const carrierByHeader: ReadonlyMap<string, Carrier> = new Map(
+  [...carriers, ...spares.values()]
+    .filter(({ header }) => header !== LONG_ID)
+    .map((carrier) => [carrier.header, carrier]),
+);
+/** The properties that stand in a short string of the same name. */
+const SHORT_STRINGS = rows.flatMap(({ field, form, spare }) =>
+  form === "short string" && spare === undefined && isProperty(field) ? [field] : [],
+);
+
 /** The publication of a message, or in words why AMQP can't carry it. */
 export function encodeMessage(
   message: Message,
   limits: { readonly nowMs: number; readonly frameBytesMax: number },
 ): Publication | { readonly refused: string } {
   const { properties } = message;
-  const table = encodeHeaders(message.headers);
+  const restored = restore(message.headers);
+  const typed = restored.values.size === 0 ? null : (one: Header) => typedValue(one, restored);
+  const table = encodeHeaders(restored.headers, typed);
   if (message.key !== null) table[ownHeader.key] = encodeBytes(message.key);
   if (message.body === null) table[ownHeader.tombstone] = true;
+  for (const { header, write } of carriers) {
+    const value = write(properties);
+    if (value !== undefined) table[header] = value;
+  }
   const options: Mutable<Options.Publish> & { messageId: string } = {
     messageId: messageIdOf(message, table),
     deliveryMode: properties.durable === false ? 1 : 2,
@@ -59,14 +91,20 @@ export function encodeMessage(
   const problem = textProblem(texts) ?? priorityProblem(properties.priority);
   if (problem !== null) return { refused: problem };
   Object.assign(options, texts);
+  // The mode says it of a message that does not say it, too.
+  if (properties.durable === true) setSpare(table, "durable", "true");
   setCorrelation(options, table, properties.correlationId);
   if (properties.priority !== undefined) options.priority = properties.priority;
   if (properties.expiresAtMs !== undefined) {
     const leftMs = Math.ceil(properties.expiresAtMs - limits.nowMs);
     options.expiration = String(Math.min(EXPIRATION_MS_MAX, Math.max(0, leftMs)));
+    setSpare(table, "expiresAtMs", String(properties.expiresAtMs));
   }
   // A producer's time before 1970 (Kafka's "none" is -1) has no form in the protocol.
   if (message.timestampMs >= 0) options.timestamp = Math.floor(message.timestampMs / 1000);
+  if (message.timestampMs < 0 || message.timestampMs % 1000 !== 0) {
+    table[ownHeader.timestamp] = String(message.timestampMs);
+  }
   const textBytes = Object.values(texts).reduce((sum, text) => sum + Buffer.byteLength(text), 0);
   const spare = FRAME_BYTES + textBytes + 2 * shortStringBytesMax;
   const refused = tableProblem(table, limits.frameBytesMax - spare);
@@ -79,26 +117,30 @@ export function encodeMessage(
  */
 function messageIdOf(message: Message, table: Table): string {
   const given = message.properties.messageId;
-  if (given === undefined || given === "" || given === message.id) return message.id;
-  if (Buffer.byteLength(given) > shortStringBytesMax) {
-    table[ownHeader.messageId] = given;
+  if (given === undefined) return message.id;
+  const isTold = given === "" || given === message.id;
+  if (isTold || Buffer.byteLength(given) > shortStringBytesMax) {
+    setSpare(table, "messageId", given);
     return message.id;
   }
   table[ownHeader.id] = message.id;
   return given;
 }
 
-/**
- * The properties that are short strings; `userId` is left out, RabbitMQ checks it against the
- * login.
- */
+/** Keeps in a header of ours what the place of a property can't hold. */
+function setSpare(table: Table, field: keyof Properties, value: string | Buffer | null): void {
+  const spare = spares.get(field);
+  if (spare !== undefined) table[spare.header] = value;
+}
+
+/** The properties that are short strings. */
 function shortTexts(properties: Properties): Record<string, string> {
-  const { contentType, contentEncoding, replyTo, type, appId } = properties;
-  const texts = { contentType, contentEncoding, replyTo, type, appId };
-  const said = Object.entries(texts).filter((entry): entry is [string, string] => {
-    return typeof entry[1] === "string";
-  });
-  return Object.fromEntries(said);
+  const texts: Record<string, string> = {};
+  for (const name of SHORT_STRINGS) {
+    const value = properties[name];
+    if (typeof value === "string") texts[name] = value;
+  }
+  return texts;
 }
 
 function textProblem(texts: Record<string, string>): string | null {
@@ -125,7 +167,7 @@ function setCorrelation(
   const encoded = typeof id === "string" ? id : encodeBytes(id);
   const short = typeof encoded === "string" && Buffer.byteLength(encoded) <= shortStringBytesMax;
   if (short) options.correlationId = encoded;
-  else table[ownHeader.correlationId] = encoded;
+  else setSpare(table, "correlationId", encoded);
 }
 
 function bodyOf(message: Message): Buffer {
@@ -137,11 +179,11 @@ function bodyOf(message: Message): Buffer {
 /** The message in a delivery; `nowMs` stands in where its producer gave no time. */
 export function decodeMessage(delivered: ConsumeMessage, place: Place, nowMs: number): Message {
   const { fields, properties: given, content } = delivered;
-  const { headers, own } = decodeHeaders((given.headers ?? {}) as Table);
+  const table = (given.headers ?? {}) as Table;
+  const { headers, own } = decodeHeaders(table);
+  const original = originalHeader(table, isOwn);
   const properties = decodeProperties(given, nowMs);
-  const correlationId = own.get(ownHeader.correlationId);
-  if (typeof correlationId === "string") properties.correlationId = correlationId;
-  if (correlationId instanceof Uint8Array) properties.correlationId = plainBytes(correlationId);
+  takeOwn(own, properties);
   const ids = decodeId(given.messageId, own);
   if (ids.messageId !== undefined) properties.messageId = ids.messageId;
   const marker = own.get(ownHeader.tombstone);
@@ -150,19 +192,39 @@ export function decodeMessage(delivered: ConsumeMessage, place: Place, nowMs: nu
     id: ids.id,
     key: decodeValue(own.get(ownHeader.key)),
     properties,
-    headers,
+    headers: original === null ? headers : [...headers, original],
     body: tombstone ? null : plainBytes(content),
-    timestampMs: timestampOf(given.timestamp, nowMs),
+    timestampMs: ownTime(own) ?? timestampOf(given.timestamp, nowMs),
     origin: {
       bridge: place.bridge,
       address: place.queue,
       partition: null,
       offset: null,
-      hops: [],
+      hops: passed(place.bridge, fields),
       params: { exchange: fields.exchange, routingKey: fields.routingKey },
       ...(fields.redelivered ? { redelivered: true } : {}),
     },
   };
+}
+
+/** Properties that stand in headers of ours. The long message id is the ids' (`decodeId`). */
+function takeOwn(own: ReadonlyMap<string, unknown>, properties: PropertiesMade): void {
+  for (const [header, value] of own) {
+    const carrier = carrierByHeader.get(header);
+    if (carrier === undefined || !isCarried(value)) continue;
+    carrier.take(properties, typeof value === "string" ? value : plainBytes(value));
+  }
+}
+
+function isCarried(value: unknown): value is Carried {
+  return typeof value === "string" || value instanceof Uint8Array;
+}
+
+/** The producer's time where the protocol's seconds did not hold it. */
+function ownTime(own: ReadonlyMap<string, unknown>): number | null {
+  const text = own.get(ownHeader.timestamp);
+  const isTime = typeof text === "string" && /^-?\d{1,16}(?:\.\d{1,17})?$/.test(text);
+  return isTime ? Number(text) : null;
 }
 
 /**
@@ -174,7 +236,7 @@ function decodeId(
   own: ReadonlyMap<string, unknown>,
 ): { id: string; messageId?: string } {
   const id = own.get(ownHeader.id);
-  const long = own.get(ownHeader.messageId);
+  const long = own.get(LONG_ID);
   if (typeof given !== "string" || given === "") return { id: crypto.randomUUID() };
   if (isId(id)) return { id, messageId: given };
   if (!isId(given)) {
@@ -216,4 +278,11 @@ function timestampOf(seconds: unknown, nowMs: number): number {
   if (typeof seconds !== "number") return nowMs;
   const ms = seconds * 1000;
   return Number.isSafeInteger(ms) ? ms : nowMs;
+}
+
+/** An exchange that a message has passed on its way to the queue; the default one is no place. */
+function passed(bridge: string, { exchange, routingKey }: ConsumeMessage["fields"]): string[] {
+  if (exchange === "") return [];
+  const { name, detail } = exchangePlace(exchange, routingKey);
+  return [hopOf(bridge, name, detail)];
 }

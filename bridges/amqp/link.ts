@@ -27,6 +27,7 @@ export interface Endpoint {
   readonly urls: readonly string[];
   readonly username?: string | undefined;
   readonly password?: string | undefined;
+  readonly sasl?: "plain" | "external" | undefined;
   readonly vhost?: string | undefined;
   readonly tls?: Tls | undefined;
   readonly heartbeatMs: number;
@@ -46,7 +47,8 @@ export class Link implements AsyncDisposable {
   readonly #onLost: (reason: Error) => void;
   #lost: Error | null = null;
   #ended = false;
-  #blocked = false;
+  /** Why the broker takes no publishes for now, in its words. */
+  #blocked: string | null = null;
 
   private constructor(model: ChannelModel, onLost: (reason: Error) => void) {
     this.#model = model;
@@ -55,11 +57,11 @@ export class Link implements AsyncDisposable {
     model.on("error", (error) => {
       reason ??= error;
     });
-    model.on("blocked", () => {
-      this.#blocked = true;
+    model.on("blocked", (reason) => {
+      this.#blocked = String(reason);
     });
     model.on("unblocked", () => {
-      this.#blocked = false;
+      this.#blocked = null;
     });
     model.on("close", (error) => {
       this.#lost = reason ?? error ?? new Error("the connection was closed");
@@ -82,7 +84,9 @@ export class Link implements AsyncDisposable {
     const failures: string[] = [];
     for (const url of endpoint.urls) {
       if (signal.aborted) break;
-      const { options, socket, place } = connectOptions(url, endpoint);
+      const { options, socket: plain, place } = connectOptions(url, endpoint);
+      const isExternal = endpoint.sasl === "external";
+      const socket = isExternal ? { ...plain, credentials: amqplib.credentials.external() } : plain;
       const connecting = amqplib.connect(options, socket);
       try {
         const model = await abortable(connecting, signal);
@@ -104,7 +108,22 @@ export class Link implements AsyncDisposable {
 
   /** Whether the broker takes no publishes for now (memory or disk alarm). */
   get isBlocked(): boolean {
-    return this.#blocked;
+    return this.#blocked !== null;
+  }
+
+  /** The broker's reason for taking no publishes. */
+  get blockedText(): string {
+    return `the broker takes no messages for now: ${this.#blocked ?? "it did not say why"}`;
+  }
+
+  /** Whether the broker has stream queues: RabbitMQ from 3.9 on. */
+  get hasStreams(): boolean {
+    const { serverProperties } = this.#model.connection as {
+      serverProperties?: Readonly<Record<string, unknown>>;
+    };
+    const { product, version } = serverProperties ?? {};
+    const [major = 0, minor = 0] = String(version).split(".").map(Number);
+    return product === "RabbitMQ" && (major > 3 || (major === 3 && minor >= 9));
   }
 
   /** The largest frame that was agreed on. Bytes. */

@@ -5,7 +5,12 @@
  * same one would be stuck behind it.
  */
 import { z } from "zod";
-import type { Address, BridgeModule, ConnectContext } from "../../src/bridge.ts";
+import {
+  type Address,
+  type BridgeModule,
+  type ConnectContext,
+  noLosses,
+} from "../../src/bridge.ts";
 import {
   connectionShape,
   durationMs,
@@ -16,6 +21,12 @@ import {
   type Tls,
   urlsOf,
 } from "../document.ts";
+import { amqpPlaces } from "../places.ts";
+import { mapping } from "../mapping.ts";
+import { encodeMessage } from "./codec.ts";
+
+/** What RabbitMQ agrees to unless it is told otherwise; the real one is known once connected. */
+const FRAME_BYTES_MAX = 131_072;
 
 /** How often both sides show that they are there; a silent peer is gone after two of it. Ms. */
 const HEARTBEAT_MS = 10_000;
@@ -25,13 +36,18 @@ export interface AmqpConfig {
   readonly urls: readonly string[];
   readonly username?: string | undefined;
   readonly password?: string | undefined;
+  /** `external`: the client certificate of `tls` is the login. */
+  readonly sasl?: "plain" | "external" | undefined;
   readonly vhost?: string | undefined;
   readonly tls?: Tls | undefined;
   readonly heartbeatMs: number;
 }
 
+const saslSchema = z.enum(["plain", "external"]);
+
 const configSchema = z.strictObject({
   ...connectionShape,
+  sasl: saslSchema.optional(),
   vhost: referenceText.optional(),
   heartbeat: durationMs.optional(),
 });
@@ -39,7 +55,7 @@ const configSchema = z.strictObject({
 const queueCreation = z.union([
   z.boolean(),
   z.strictObject({
-    type: z.enum(["classic", "quorum"]).optional(),
+    type: z.enum(["classic", "quorum", "stream"]).optional(),
     durable: z.boolean().optional(),
   }),
 ]);
@@ -51,10 +67,19 @@ const exchangeCreation = z.union([
 
 const name = z.string().min(1, "expected a name");
 
+/** A binding key, or what a headers exchange compares. */
+const binding = z.union([
+  z.string(),
+  z.strictObject({
+    headers: z.record(z.string(), z.union([z.string(), z.number(), z.boolean()])),
+    match: z.enum(["all", "any"]).optional(),
+  }),
+]);
+
 const sourceSchema = z.strictObject({
   queue: name.optional(),
   exchange: name.optional(),
-  bind: z.array(z.string()).min(1, "expected at least one binding key").optional(),
+  bind: z.array(binding).min(1, "expected at least one binding key").optional(),
   create: queueCreation.optional(),
 });
 
@@ -83,6 +108,17 @@ export const amqp: BridgeModule<AmqpConfig> = {
     sink: true,
   },
   addressSpecials: { routingKey: ".*#" },
+  places: amqpPlaces,
+  // The specification has no binding for 0-9-1; the names are those of AMQP 1.0.
+  events: { prefix: "cloudEvents_", alsoRead: ["cloudEvents:"] },
+  translation: {
+    rows: () => mapping.amqp,
+    losses: () => noLosses,
+    refusal(message, _config, nowMs) {
+      const encoded = encodeMessage(message, { nowMs, frameBytesMax: FRAME_BYTES_MAX });
+      return "refused" in encoded ? encoded.refused : null;
+    },
+  },
   parseConfig,
   parseAddress: (input, end) => (end === "source" ? sourceAddress(input) : sinkAddress(input)),
   async connect(config: AmqpConfig, context: ConnectContext) {
@@ -99,6 +135,10 @@ function parseConfig(input: unknown): AmqpConfig {
     const pointer = url === undefined ? `/urls/${index}` : "/url";
     throw invalid([{ pointer, detail: "expected a URL that begins with amqp:// or amqps://" }]);
   });
+  if (rest.sasl === "external" && (typeof rest.tls !== "object" || rest.tls.cert === undefined)) {
+    const detail = "external logs in by a certificate: give tls.cert and tls.key";
+    throw invalid([{ pointer: "/sasl", detail }]);
+  }
   return { ...rest, urls: all, heartbeatMs: heartbeat ?? HEARTBEAT_MS };
 }
 
@@ -115,7 +155,8 @@ function sourceAddress(input: Readonly<Record<string, unknown>>): Address {
   }
   if (fields.create !== undefined) throw misplaced("create", "a queue");
   const bind = fields.bind ?? ["#"];
-  return { text: `exchange ${fields.exchange} by ${bind.join(", ")}`, fields: { ...fields, bind } };
+  const by = bind.map((one) => (typeof one === "string" ? one : JSON.stringify(one))).join(", ");
+  return { text: `exchange ${fields.exchange} by ${by}`, fields: { ...fields, bind } };
 }
 
 function sinkAddress(input: Readonly<Record<string, unknown>>): Address {

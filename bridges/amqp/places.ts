@@ -15,6 +15,22 @@ export interface Creation {
   readonly durable?: boolean | undefined;
 }
 
+/** How a source's own queue is bound to an exchange. */
+export interface Binding {
+  readonly key: string;
+  /** What a headers exchange compares; empty for the others. */
+  readonly arguments: Readonly<Record<string, unknown>>;
+}
+
+/**
+ * A binding as an address writes it: a key, or `{ headers, match }` for a headers exchange.
+ */
+export function bindingOf(input: unknown): Binding {
+  if (typeof input !== "object" || input === null) return { key: String(input), arguments: {} };
+  const { headers, match = "all" } = input as { headers?: object; match?: string };
+  return { key: "", arguments: { ...headers, "x-match": match } };
+}
+
 /** The places of one sink. */
 export class Places {
   readonly #link: Link;

@@ -129,7 +129,9 @@ export class AmqpSink implements Sink {
   }
 
   #prepare({ message, fields }: Outgoing): Prepared | Promise<Prepared> {
-    if (this.#link.isBlocked) return { outcome: { busyMs: BLOCKED_RETRY_MS } };
+    if (this.#link.isBlocked) {
+      return { outcome: { busyMs: BLOCKED_RETRY_MS, reason: this.#link.blockedText } };
+    }
     const target = targetOf(fields);
     if ("refused" in target) return { outcome: { refused: target.refused, final: true } };
     const limits = { nowMs: this.#clock.nowMs(), frameBytesMax: this.#link.frameBytesMax };

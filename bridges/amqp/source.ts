@@ -3,18 +3,22 @@
  * together is delivered together. Bodies held unsettled stay within a bound of bytes although the
  * protocol counts messages: a prefetch that is used up is replaced by one that fits the size that
  * messages turned out to have, at once while little is held, else when little is held again. So
- * the count alone never stops who settles late. Acks cover many at once. A queue has no positions:
- * where a source starts does not apply, and a tap has what came since it was first made.
+ * the count alone never stops who settles late. Acks cover many at once. A queue has no positions,
+ * so where a source starts does not apply, and a tap has what came since it was first made; only a
+ * stream queue is read from a place (stream-place.ts), and there an ack only asks for more.
  */
 import type { Channel, ConsumeMessage } from "amqplib";
-import type { Delivery, Source, SourceOptions } from "../../src/bridge.ts";
+import type { Delivery, Source, SourceMemory, SourceOptions } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
 import { DisconnectedError, errorText, InvalidError } from "../../src/errors.ts";
+import type { Message } from "../../src/message.ts";
 import { Inbox } from "../inbox.ts";
 import { type Entry, Settling } from "../settling.ts";
+import { bindQueue } from "./bindings.ts";
 import { decodeMessage, type Place } from "./codec.ts";
 import { closeChannel, type Link, refusalOf } from "./link.ts";
-import { type Creation, problemOf, queueOptions } from "./places.ts";
+import { type Binding, type Creation, problemOf, queueOptions } from "./places.ts";
+import { isStreamQueue, nameInStream, placed, StreamPlace } from "./stream-place.ts";
 
 /** Messages that the broker pushes before anything is known of their size. Count. */
 const PREFETCH_FIRST = 64;
@@ -22,13 +26,15 @@ const PREFETCH_FIRST = 64;
 const PREFETCH_MAX = 1000;
 /** How much of the bounds of bytes and of messages may be held for the queue to be taken up anew. */
 const RENEW_SHARE = 0.5;
+/** The type of queues that are read and not taken from. */
+const STREAM = "stream";
 /** How much one message counts in the moving average of sizes. */
 const AVERAGE_SHARE = 0.05;
 
 /** What a source takes from: a queue, or a copy of an exchange's messages in a queue of its own. */
 export type SourcePlace =
   | { readonly queue: string; readonly creation: Creation | null }
-  | { readonly exchange: string; readonly bind: readonly string[] };
+  | { readonly exchange: string; readonly bind: readonly Binding[] };
 
 /** What one consumer was started with; the broker pushes no more than `count` of it unsettled. */
 interface Prefetch {
@@ -51,6 +57,8 @@ export class AmqpSource implements Source {
   readonly #bytesMax: number;
   readonly #inbox: Inbox<Arrival>;
   readonly #settling = new Settling<Arrival>();
+  /** Null: not a stream queue. */
+  #stream: StreamPlace | null = null;
   #averageBytes = 0;
   #consumerTag: string | null = null;
   #seen = 0;
@@ -98,7 +106,7 @@ export class AmqpSource implements Source {
   }): Promise<AmqpSource> {
     const { link, place, options } = parts;
     const queue = "queue" in place ? place.queue : `isthmus.${options.name}`;
-    await prepare(link, place, queue);
+    await prepare(link, place, queue, options.memory ?? null);
     const source = new AmqpSource({
       channel: await link.channel(),
       link,
@@ -106,11 +114,14 @@ export class AmqpSource implements Source {
       clock: parts.clock,
       bytesMax: options.unsettledBytesMax,
     });
-    source.#changing = source.#consume(PREFETCH_FIRST);
     try {
+      source.#stream = await source.#streamPlace(place, options);
+      source.#changing = source.#consume(PREFETCH_FIRST);
       await source.#changing;
     } catch (error) {
       const refusal = refusalOf(error);
+      await closeChannel(source.#channel);
+      if (error instanceof DisconnectedError) throw error;
       if (refusal === null) throw link.disconnected();
       throw new InvalidError(problemOf("queue", queue, refusal), [], { cause: error });
     } finally {
@@ -125,9 +136,15 @@ export class AmqpSource implements Source {
     if (taken === null) return null;
     const entry = this.#settling.add(taken.items, taken.bytes);
     const nowMs = this.#clock.nowMs();
+    const decode = (one: ConsumeMessage): Message => decodeMessage(one, this.#place, nowMs);
     return {
-      messages: taken.items.map(({ message }) => decodeMessage(message, this.#place, nowMs)),
+      messages: taken.items.map(({ message }) =>
+        this.#stream === null ? decode(message) : placed(message, decode),
+      ),
       ids: taken.items.map(({ message }) => idGiven(message)),
+      uniqueIds: taken.items.map(({ message }) =>
+        this.#stream === null ? null : nameInStream(message),
+      ),
       ack: async () => this.#settle(entry, "acked"),
       nack: async () => this.#settle(entry, "nacked"),
     };
@@ -137,6 +154,25 @@ export class AmqpSource implements Source {
     this.#inbox.fail(new DisconnectedError("the source was closed"));
     await this.#changing;
     await closeChannel(this.#channel);
+    await this.#stream?.settled();
+  }
+
+  /** What the place is in a stream queue; null when the queue is no stream. */
+  async #streamPlace(place: SourcePlace, options: SourceOptions): Promise<StreamPlace | null> {
+    const { queue } = this.#place;
+    const asked = "queue" in place ? place.creation?.type : "classic";
+    const isStream =
+      asked === undefined ? await isStreamQueue(this.#link, queue) : asked === STREAM;
+    if (!isStream) return null;
+    const at = { link: this.#link, queue, nowMs: this.#clock.nowMs() };
+    return await StreamPlace.open(at, options, {
+      onUnsaved: (cause) => this.#fail(`where it stands can't be kept: ${errorText(cause)}`, cause),
+      onGap: options.onGap ?? (() => undefined),
+    });
+  }
+
+  #fail(why: string, cause: unknown): void {
+    this.#inbox.fail(new DisconnectedError(why, { cause }));
   }
 
   #settle(entry: Entry<Arrival>, state: "acked" | "nacked"): void {
@@ -144,7 +180,10 @@ export class AmqpSource implements Source {
     if (failure !== null) throw failure;
     if (this.#link.isLost) throw this.#link.disconnected();
     const acked = this.#settling.settle(entry, state);
-    if (state === "nacked") {
+    if (state === "nacked" && this.#stream !== null) {
+      // A stream gives nothing again to a reader that goes on: the next one starts behind the acks.
+      this.#fail("a message was given back; the stream is read again from there", null);
+    } else if (state === "nacked") {
       for (const { message } of entry.items) this.#channel.nack(message, false, true);
       this.#told(entry);
     }
@@ -157,6 +196,7 @@ export class AmqpSource implements Source {
     const last = this.#owed.at(-1)?.items.at(-1);
     if (last === undefined) return;
     this.#channel.ack(last.message, true);
+    this.#stream?.acked(last.message);
     for (const entry of this.#owed) this.#told(entry);
     this.#owed = [];
   }
@@ -177,6 +217,7 @@ export class AmqpSource implements Source {
     this.#averageBytes += (bytes - this.#averageBytes) * (this.#seen === 0 ? 1 : AVERAGE_SHARE);
     this.#seen += 1;
     prefetch.unsettled += 1;
+    this.#stream?.arrived(message);
     this.#inbox.push({ message, prefetch });
     this.#tune();
   }
@@ -247,7 +288,9 @@ export class AmqpSource implements Source {
     await this.#channel.prefetch(count);
     const onMessage = (message: ConsumeMessage | null): void => this.#arrived(message, prefetch);
     // One change at a time, so no other consumer is started meanwhile.
-    this.#consumerTag = (await this.#channel.consume(this.#place.queue, onMessage, {})).consumerTag;
+    const options = this.#stream === null ? {} : { arguments: this.#stream.arguments };
+    const { consumerTag } = await this.#channel.consume(this.#place.queue, onMessage, options);
+    this.#consumerTag = consumerTag;
   }
 }
 
@@ -261,7 +304,12 @@ function closedText(reason: unknown): string {
 }
 
 /** Makes or checks what the source reads from. */
-async function prepare(link: Link, place: SourcePlace, queue: string): Promise<void> {
+async function prepare(
+  link: Link,
+  place: SourcePlace,
+  queue: string,
+  memory: SourceMemory | null,
+): Promise<void> {
   const refusal = await link.attempt(async (channel) => {
     if ("exchange" in place) {
       await channel.assertQueue(queue, { durable: true });
@@ -273,9 +321,7 @@ async function prepare(link: Link, place: SourcePlace, queue: string): Promise<v
   });
   if (refusal !== null) throw new InvalidError(problemOf("queue", queue, refusal));
   if (!("exchange" in place)) return;
-  const unbound = await link.attempt(async (channel) => {
-    for (const key of place.bind) await channel.bindQueue(queue, place.exchange, key);
-  });
+  const unbound = await bindQueue(link, queue, place, memory);
   if (unbound !== null) throw new InvalidError(problemOf("exchange", place.exchange, unbound));
 }
 

@@ -8,30 +8,30 @@
  */
 import { isUtf8 } from "node:buffer";
 import { encodeText, type Header } from "../../src/message.ts";
+import { mapping } from "../mapping.ts";
+import { headerOf, ownNames } from "../mapping-carry.ts";
 
 /** A field table as the client library takes and gives it. */
 export type Table = Record<string, unknown>;
 
-/** The headers of our own that travel in the table. */
+const rows = mapping.amqp;
+
+/** The headers of our own that travel in the table beside those of single properties. */
 export const ownHeader = {
-  key: "isthmus-key",
-  tombstone: "isthmus-tombstone",
-  names: "isthmus-header-names",
-  correlationId: "isthmus-correlation-id",
-  id: "isthmus-id",
-  messageId: "isthmus-message-id",
+  key: headerOf(rows, "key"),
+  tombstone: headerOf(rows, "tombstone"),
+  names: headerOf(rows, "headers"),
+  id: headerOf(rows, "id"),
+  timestamp: headerOf(rows, "timestampMs"),
 } as const;
+
+const OWN_KEYS = ownNames(rows);
 
 /**
  * Keys that a header of a message never takes: ours; `CC` and `BCC`, which RabbitMQ routes by; and
  * `__proto__`, which an object would not keep.
  */
-const RESERVED: ReadonlySet<string> = new Set([
-  ...Object.values(ownHeader),
-  "CC",
-  "BCC",
-  "__proto__",
-]);
+const RESERVED: ReadonlySet<string> = new Set([...OWN_KEYS, "CC", "BCC", "__proto__"]);
 
 /** A table's keys are short strings. Bytes of UTF-8. */
 const NAME_BYTES_MAX = 255;
@@ -39,6 +39,8 @@ const NAME_BYTES_MAX = 255;
 const TABLE_BYTES_MAX = 64 * 1024;
 /** What an entry costs beside its name and value: two lengths and a type. Bytes. */
 const ENTRY_BYTES = 6;
+/** What the longest number takes. Bytes. */
+const NUMBER_BYTES = 8;
 /** An object puts such keys first, whatever the order of their making. */
 const INDEX_LIKE = /^(?:0|[1-9]\d{0,9})$/;
 
@@ -59,13 +61,19 @@ export function tableKeys(names: readonly string[]): string[] {
   });
 }
 
-/** Builds the table of a message's headers; `tableProblem` then says whether it can be sent. */
-export function encodeHeaders(headers: readonly Header[]): Table {
+/**
+ * Builds the table of a message's headers; `tableProblem` then says whether it can be sent.
+ * `typed` gives the value of a header that text and bytes do not tell, undefined for all others.
+ */
+export function encodeHeaders(
+  headers: readonly Header[],
+  typed: ((header: Header) => unknown) | null = null,
+): Table {
   const table: Table = Object.create(null);
   const names = headers.map((header) => header.name);
   const keys = tableKeys(names);
   headers.forEach((header, index) => {
-    table[keys[index] ?? header.name] = encodeBytes(header.value);
+    table[keys[index] ?? header.name] = typed?.(header) ?? encodeBytes(header.value);
   });
   const exact = keys.every((key, index) => key === names[index] && !INDEX_LIKE.test(key));
   if (!exact) table[ownHeader.names] = JSON.stringify(names);
@@ -98,7 +106,10 @@ export function tableProblem(table: Table, frameBytesMax: number): string | null
 
 function valueBytes(value: unknown): number {
   if (typeof value === "string") return Buffer.byteLength(value);
-  return value instanceof Uint8Array ? value.byteLength : 1;
+  if (value instanceof Uint8Array) return value.byteLength;
+  if (typeof value !== "object" || value === null) return NUMBER_BYTES;
+  // Types and lengths take more than JSON's signs do, but not three times as much.
+  return 3 * JSON.stringify(value).length;
 }
 
 /** The headers of a table in their order, without our own, and ours by themselves. */
@@ -127,9 +138,8 @@ export function decodeHeaders(table: Table): DecodedTable {
   return { headers, own };
 }
 
-const OWN_KEYS: ReadonlySet<string> = new Set(Object.values(ownHeader));
-
-function isOwn(key: string): boolean {
+/** Whether a key of a table is one of ours. */
+export function isOwn(key: string): boolean {
   return OWN_KEYS.has(key);
 }
 

@@ -1,11 +1,22 @@
 /**
  * Messages as HTTP requests: the body as it is, its type and encoding, the id and the time of the
  * attempt as Standard Webhooks name them, and the message's headers as far as they can be headers
- * of a request. Bytes outside ASCII go out as they are. What HTTP can't say is refused, never
- * changed.
+ * of a request; key and properties go out in headers of ours. Bytes outside ASCII go out as they
+ * are. What HTTP can't say is refused, never changed; the few headers that a request can't be given
+ * are named as losses.
  */
+import { isUtf8 } from "node:buffer";
+import { type Loss, noLosses } from "../../src/bridge.ts";
 import type { Message } from "../../src/message.ts";
+import { mapping } from "../mapping.ts";
+import { type Carried, carriersOf, headerOf, ownNames } from "../mapping-carry.ts";
 import { signedId, type Signer } from "./sign.ts";
+
+const rows = mapping.http;
+const KEY = headerOf(rows, "key");
+const TOMBSTONE = headerOf(rows, "tombstone");
+const BASE64_SUFFIX = "-base64";
+const carriers = carriersOf(rows);
 
 /** Names that a message's header never sets: the connection's own, credentials, and ours. */
 const NEVER: ReadonlySet<string> = new Set([
@@ -31,13 +42,15 @@ const NEVER: ReadonlySet<string> = new Set([
   "webhook-id",
   "webhook-timestamp",
   "webhook-signature",
-  "isthmus-tombstone",
+  ...[...ownNames(rows)].flatMap((name) => [name, `${name}${BASE64_SUFFIX}`]),
 ]);
 
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/;
 /** Visible ASCII, space, tab, and bytes above ASCII. */
 // eslint-disable-next-line no-control-regex -- these are the very characters that are looked for
 const VALUE = /^[\t\x20-\x7e\x80-\xff]*$/;
+/** Visible ASCII that no server trims. */
+const PLAIN = /^(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?$/;
 /** Servers commonly refuse more. Bytes. */
 const HEADER_BYTES_MAX = 64 * 1024;
 
@@ -123,9 +136,10 @@ function ownHeaders(
 
 /** What the bridge says beside them; a later one wins. */
 function addedHeaders(
-  { id, body, properties }: Message,
+  message: Message,
   { fixed, nowMs, signer }: EncodeOptions,
 ): readonly (readonly [string, string | undefined])[] {
+  const { id, body, properties } = message;
   const shownId = signer === null ? id : signedId(id);
   const timestamp = String(Math.floor(nowMs / 1000));
   const named = [
@@ -139,12 +153,46 @@ function addedHeaders(
     // An answer is read as it comes: nothing of it is inflated.
     ["accept-encoding", "identity"],
     ...named,
-    ["isthmus-tombstone", body === null ? "true" : undefined],
+    [TOMBSTONE, body === null ? "true" : undefined],
+    ...ownTexts(message),
     ...Object.entries(fixed),
   ];
   if (signer === null) return added;
   const signature = signer.signature(shownId, timestamp, body ?? new Uint8Array(0));
   return [...added, ...named, ["webhook-signature", signature]];
+}
+
+/** The key, and the properties that HTTP has no header for. */
+function ownTexts({ key, properties }: Message): readonly (readonly [string, string])[] {
+  const texts: (readonly [string, string])[] = [];
+  if (key !== null) texts.push(ownText(KEY, key));
+  for (const { header, write } of carriers) {
+    const value = write(properties);
+    if (value !== undefined) texts.push(ownText(header, value));
+  }
+  return texts;
+}
+
+/** Text where HTTP carries it as it is, else base64. */
+function ownText(header: string, value: Carried): readonly [string, string] {
+  if (typeof value === "string" && PLAIN.test(value)) return [header, value];
+  const bytes = Buffer.from(value);
+  const text = isUtf8(bytes) ? bytes.toString() : null;
+  if (text !== null && PLAIN.test(text)) return [header, text];
+  return [`${header}${BASE64_SUFFIX}`, bytes.toString("base64")];
+}
+
+/** What of a message's headers a request can't be given. */
+export function lossesOf({ headers }: Message): readonly Loss[] {
+  let losses: Loss[] | null = null;
+  for (const { name, value } of headers) {
+    const isNever = NEVER.has(name.toLowerCase());
+    if (!isNever && value !== null) continue;
+    const what = `the header ${shown(name)} ${isNever ? "is not sent" : "has an empty value"}`;
+    losses ??= [];
+    losses.push({ field: "headers", what });
+  }
+  return losses ?? noLosses;
 }
 
 function lineBreakIn(name: string): Refused {

@@ -13,7 +13,9 @@ import {
   type Tls,
   tlsSchema,
 } from "../document.ts";
-import { isHeaderName } from "./codec.ts";
+import { httpPlaces } from "../places.ts";
+import { mapping } from "../mapping.ts";
+import { encodeMessage, isHeaderName, lossesOf } from "./codec.ts";
 import { Guard, isAllowEntry } from "./guard.ts";
 import { pathProblem, pathSpecials } from "./path.ts";
 import { keyProblem, signKeysMax } from "./sign.ts";
@@ -93,6 +95,16 @@ export const http: BridgeModule<HttpConfig> = {
   },
   addressSpecials: { path: pathSpecials },
   fixedKeys: ["sign"],
+  places: httpPlaces,
+  events: { prefix: "ce-", isPercentEncoded: true },
+  translation: {
+    rows: () => mapping.http,
+    losses: (message) => lossesOf(message),
+    refusal(message, { headers }, nowMs) {
+      const encoded = encodeMessage(message, { fixed: headers, nowMs, signer: null });
+      return "refused" in encoded ? encoded.refused : null;
+    },
+  },
   parseConfig,
   parseAddress,
   async connect(config: HttpConfig, context: ConnectContext) {

@@ -5,7 +5,7 @@
  */
 import { Admin, ProduceAcks, Producer } from "@platformatic/kafka";
 import { resolveAll } from "../document.ts";
-import { type BrokerPlace, type KafkaConfig, parseBroker } from "./config.ts";
+import { type BrokerPlace, type KafkaConfig, type Login, parseBroker } from "./config.ts";
 
 /** To connect to one broker. Milliseconds. */
 export const CONNECT_MS_MAX = 5000;
@@ -23,13 +23,19 @@ const ADMIN_RETRY_DELAY_MS = 250;
 export type BytesProducer = Producer<Buffer, Buffer, Buffer, Buffer>;
 export type KafkaAdmin = Admin;
 
+/** A token that runs out: asked for at each login, so that a file with a fresh one is read again. */
+export interface Bearer {
+  readonly mechanism: "oauthbearer";
+  readonly token: () => Promise<string>;
+}
+
 /** A configuration with every reference resolved. */
 export interface Cluster {
   readonly brokers: readonly BrokerPlace[];
   /** The brokers as text, for messages. */
   readonly place: string;
   readonly clientId: string;
-  readonly sasl: KafkaConfig["sasl"];
+  readonly sasl: Login | Bearer | null;
   readonly tls: KafkaConfig["tls"];
 }
 
@@ -44,9 +50,20 @@ export async function resolveCluster(
     brokers,
     place: brokers.map(({ host, port }) => `${host}:${port}`).join(", "),
     clientId: resolved.clientId ?? `isthmus-${context.name}`,
-    sasl: resolved.sasl,
+    sasl: credentialsOf(config, resolved, context.resolve),
     tls: resolved.tls,
   };
+}
+
+function credentialsOf(
+  config: KafkaConfig,
+  resolved: KafkaConfig,
+  resolve: (text: string) => Promise<string>,
+): Cluster["sasl"] {
+  if (resolved.sasl?.mechanism !== "oauthbearer") return resolved.sasl;
+  const reference = config.sasl?.mechanism === "oauthbearer" ? config.sasl.token : "";
+  const token = async (): Promise<string> => (await resolve(reference)).trim();
+  return { mechanism: "oauthbearer", token };
 }
 
 function baseOptions(cluster: Cluster) {
@@ -59,7 +76,7 @@ function baseOptions(cluster: Cluster) {
     timeout: PRODUCE_MS_MAX,
     autocreateTopics: false,
     ...(tls === null ? {} : { tls: tlsOptions(tls) }),
-    ...(sasl === null ? {} : { sasl: { ...sasl, mechanism: saslName(sasl.mechanism) } }),
+    ...(sasl === null ? {} : { sasl: saslOptions(sasl) }),
   };
 }
 
@@ -82,8 +99,12 @@ const saslNames = {
   "scram-sha-512": "SCRAM-SHA-512",
 } as const;
 
-function saslName(mechanism: keyof typeof saslNames): (typeof saslNames)[keyof typeof saslNames] {
-  return saslNames[mechanism];
+function saslOptions(sasl: Login | Bearer) {
+  if (sasl.mechanism === "oauthbearer") {
+    return { mechanism: "OAUTHBEARER" as const, token: sasl.token };
+  }
+  const { mechanism, username, password } = sasl;
+  return { mechanism: saslNames[mechanism], username, password };
 }
 
 /** A client for topics, positions and the pulse; close it. */

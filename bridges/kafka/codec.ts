@@ -2,10 +2,13 @@
  * Message ↔ Kafka record. What Kafka has no place for travels as headers by the mapping table:
  * `content-type`, `content-encoding`, `isthmus-id` and `isthmus_…`. They follow the message's own
  * headers on the way out; on the way in each is taken out of the headers again when it is there
- * exactly once and well formed, else it stays a header: nothing is dropped.
+ * exactly once and well formed, else it stays a header: nothing is dropped. A message's own header
+ * by such a name is written as `isthmus-header-NAME`.
  */
 import { createHash } from "node:crypto";
-import { encodeText, type Header, type Message, type Properties } from "../../src/message.ts";
+import type { Header, Message } from "../../src/message.ts";
+import { escapePrefix, mapping } from "../mapping.ts";
+import { carriersOf, headerOf, isOurs, ownNames, type PropertiesMade } from "../mapping-carry.ts";
 
 /** The bound of `Message.id`. Bytes. */
 const ID_BYTES_MAX = 128;
@@ -33,13 +36,6 @@ export interface OutRecord {
   readonly bytes: number;
 }
 
-interface Carrier {
-  readonly header: string;
-  readonly write: (properties: Properties) => Uint8Array | null;
-  /** Null when the bytes are not what this gateway writes. */
-  readonly read: (bytes: Uint8Array) => Properties | null;
-}
-
 const strictText = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function textOf(bytes: Uint8Array): string | null {
@@ -50,76 +46,16 @@ function textOf(bytes: Uint8Array): string | null {
   }
 }
 
-type Named<T> = {
-  [K in keyof Properties]-?: Required<Properties>[K] extends T ? K : never;
-}[keyof Properties];
-
-function textCarrier(header: string, name: Named<string>): Carrier {
-  return {
-    header,
-    write: (properties) => {
-      const value = properties[name];
-      return value === undefined ? null : encodeText(value);
-    },
-    read: (bytes) => {
-      const text = textOf(bytes);
-      return text === null ? null : { [name]: text };
-    },
-  };
-}
-
-function numberCarrier(header: string, name: Named<number>): Carrier {
-  return {
-    header,
-    write: (properties) => {
-      const value = properties[name];
-      return value === undefined ? null : encodeText(String(value));
-    },
-    read: (bytes) => {
-      const text = textOf(bytes) ?? "";
-      return /^-?\d{1,15}$/.test(text) ? { [name]: Number(text) } : null;
-    },
-  };
-}
-
-function flagCarrier(header: string, name: Named<boolean>): Carrier {
-  return {
-    header,
-    write: (properties) => {
-      const value = properties[name];
-      return value === undefined ? null : encodeText(value ? "1" : "0");
-    },
-    read: (bytes) => {
-      const text = textOf(bytes);
-      return text === "1" || text === "0" ? { [name]: text === "1" } : null;
-    },
-  };
-}
-
-const correlationCarrier: Carrier = {
-  header: "isthmus_correlation_id",
-  write: ({ correlationId }) =>
-    typeof correlationId === "string" ? encodeText(correlationId) : (correlationId ?? null),
-  read: (bytes) => ({ correlationId: textOf(bytes) ?? bytes }),
-};
-
-const ID_HEADER = "isthmus-id";
-const carriers: readonly Carrier[] = [
-  textCarrier("content-type", "contentType"),
-  textCarrier("content-encoding", "contentEncoding"),
-  correlationCarrier,
-  textCarrier("isthmus_reply_to", "replyTo"),
-  textCarrier("isthmus_type", "type"),
-  numberCarrier("isthmus_priority", "priority"),
-  numberCarrier("isthmus_expires_at", "expiresAtMs"),
-  textCarrier("isthmus_message_id", "messageId"),
-  textCarrier("isthmus_user_id", "userId"),
-  textCarrier("isthmus_app_id", "appId"),
-  flagCarrier("isthmus_durable", "durable"),
-  flagCarrier("isthmus_retain", "retain"),
-  flagCarrier("isthmus_pfi", "textBody"),
-];
+const rows = mapping.kafka;
+const ID_HEADER = headerOf(rows, "id");
+const TIME_HEADER = headerOf(rows, "timestampMs");
+const idName = Buffer.from(ID_HEADER);
+const carriers = carriersOf(rows).map((carrier) => ({
+  ...carrier,
+  name: Buffer.from(carrier.header),
+}));
 const carrierByHeader = new Map(carriers.map((carrier) => [carrier.header, carrier]));
+const OWN_NAMES = ownNames(rows);
 
 function bufferOf(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -127,15 +63,24 @@ function bufferOf(bytes: Uint8Array): Buffer {
 
 /** The record of a message. */
 export function encodeRecord(message: Message): OutRecord {
-  const headers: (readonly [Buffer, Buffer | null])[] = message.headers.map(({ name, value }) => [
-    Buffer.from(name),
-    value === null ? null : bufferOf(value),
-  ]);
-  for (const carrier of carriers) {
-    const value = carrier.write(message.properties);
-    if (value !== null) headers.push([Buffer.from(carrier.header), bufferOf(value)]);
+  const { properties, timestampMs } = message;
+  const headers: (readonly [Buffer, Buffer | null])[] = [];
+  for (const header of message.headers) {
+    const { name, value } = header;
+    const isTaken = isOurs(OWN_NAMES, name) && wouldBeTaken(header, message);
+    const written = isTaken ? `${escapePrefix}${name}` : name;
+    headers.push([Buffer.from(written), value === null ? null : bufferOf(value)]);
   }
-  headers.push([Buffer.from(ID_HEADER), Buffer.from(message.id)]);
+  for (const { name, write } of carriers) {
+    const value = write(properties);
+    if (value === undefined) continue;
+    headers.push([name, typeof value === "string" ? Buffer.from(value) : bufferOf(value)]);
+  }
+  const recordMs = Math.max(0, Math.trunc(timestampMs));
+  if (recordMs !== timestampMs) {
+    headers.push([Buffer.from(TIME_HEADER), Buffer.from(String(timestampMs))]);
+  }
+  headers.push([idName, Buffer.from(message.id)]);
   const headerBytes = headers.reduce(
     (sum, [name, value]) => sum + HEADER_OVERHEAD_BYTES + name.length + (value?.length ?? 0),
     0,
@@ -145,9 +90,17 @@ export function encodeRecord(message: Message): OutRecord {
     key: key === null ? null : bufferOf(key),
     value: body === null ? null : bufferOf(body),
     headers,
-    timestampMs: Math.max(0, Math.trunc(message.timestampMs)),
+    timestampMs: recordMs,
     bytes: RECORD_OVERHEAD_BYTES + headerBytes + (key?.length ?? 0) + (body?.length ?? 0),
   };
+}
+
+/** Whether a header by a name of ours would be read as ours, or be in the way of it. */
+function wouldBeTaken({ name, value }: Header, { headers, properties }: Message): boolean {
+  const carrier = carrierByHeader.get(name);
+  if (carrier === undefined || carrier.write(properties) !== undefined) return true;
+  if (value === null || headers.filter((other) => other.name === name).length > 1) return false;
+  return carrier.take({}, textOf(value) ?? value);
 }
 
 /** Where records come from. */
@@ -158,14 +111,14 @@ export interface RecordPlace {
 
 /** The message of a record. */
 export function decodeRecord(record: InRecord, place: RecordPlace): Message {
-  const { properties, headers, id } = takeOut(record.headers);
+  const { properties, headers, id, timestampMs } = takeOut(record.headers);
   return {
     id: id ?? positionId(record, place),
     key: record.key,
     properties,
     headers,
     body: record.value,
-    timestampMs: record.timestampMs,
+    timestampMs: timestampMs ?? record.timestampMs,
     origin: {
       bridge: place.bridge,
       address: place.topic,
@@ -177,33 +130,48 @@ export function decodeRecord(record: InRecord, place: RecordPlace): Message {
 }
 
 interface TakenOut {
-  readonly properties: Properties;
+  readonly properties: PropertiesMade;
   readonly headers: readonly Header[];
-  readonly id: string | null;
+  id: string | null;
+  timestampMs: number | null;
 }
 
 function takeOut(headers: readonly Header[]): TakenOut {
   const counts = new Map<string, number>();
   for (const { name } of headers) {
-    if (name === ID_HEADER || carrierByHeader.has(name)) {
-      counts.set(name, (counts.get(name) ?? 0) + 1);
+    if (isOurs(OWN_NAMES, name)) counts.set(name, (counts.get(name) ?? 0) + 1);
+  }
+  const rest: Header[] = [];
+  const taken: TakenOut = { properties: {}, headers: rest, id: null, timestampMs: null };
+  if (counts.size === 0) return { ...taken, headers };
+  for (const header of headers) {
+    const { name, value } = header;
+    const count = counts.get(name);
+    if (count !== undefined && name.startsWith(escapePrefix)) {
+      rest.push({ name: name.slice(escapePrefix.length), value });
+    } else if (count !== 1 || value === null || !take(taken, name, value)) {
+      rest.push(header);
     }
   }
-  if (counts.size === 0) return { properties: {}, headers, id: null };
-  let properties: Properties = {};
-  let id: string | null = null;
-  const rest = headers.filter((header) => {
-    if (header.value === null || counts.get(header.name) !== 1) return true;
-    if (header.name === ID_HEADER) {
-      id = idOf(header.value);
-      return id === null;
-    }
-    const found = carrierByHeader.get(header.name)?.read(header.value) ?? null;
-    if (found === null) return true;
-    properties = { ...properties, ...found };
-    return false;
-  });
-  return { properties, headers: rest, id };
+  return taken;
+}
+
+/** False when the value is not what this gateway writes. */
+function take(taken: TakenOut, name: string, value: Uint8Array): boolean {
+  if (name === ID_HEADER) {
+    taken.id = idOf(value);
+    return taken.id !== null;
+  }
+  if (name === TIME_HEADER) {
+    taken.timestampMs = timeOf(value);
+    return taken.timestampMs !== null;
+  }
+  return carrierByHeader.get(name)?.take(taken.properties, textOf(value) ?? value) === true;
+}
+
+function timeOf(bytes: Uint8Array): number | null {
+  const text = textOf(bytes) ?? "";
+  return /^-?\d{1,16}(?:\.\d{1,17})?$/.test(text) ? Number(text) : null;
 }
 
 function idOf(bytes: Uint8Array): string | null {

@@ -23,7 +23,6 @@ interface Waiter {
 }
 
 export interface CommitterParts {
-  readonly topic: string;
   readonly owned: () => Iterable<Progress>;
   /** Called when the group could not be told for too long. */
   readonly failed: (error: unknown) => void;
@@ -94,11 +93,13 @@ export class Committer {
     });
     const commit = this.#commit;
     if (ahead.length === 0 || commit === null) return;
-    const partitions = ahead.map(({ progress: { partition }, next }) => ({
-      partition,
-      offset: String(next),
-    }));
-    await commit({ topics: [{ topic: this.#parts.topic, partitions }] });
+    const topics = new Map<string, { partition: number; offset: string }[]>();
+    for (const { progress, next } of ahead) {
+      const partitions = topics.get(progress.topic) ?? [];
+      topics.set(progress.topic, partitions);
+      partitions.push({ partition: progress.partition, offset: String(next) });
+    }
+    await commit({ topics: [...topics].map(([topic, partitions]) => ({ topic, partitions })) });
     for (const { progress, next } of ahead) progress.commit(next);
   }
 

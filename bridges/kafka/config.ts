@@ -3,6 +3,7 @@
  * Parsing connects nowhere. Texts of the configuration may hold references until `connect`; a
  * sink's topic and partition may be templates, rendered for each message.
  */
+import { RE2JS, RE2JSSyntaxException } from "re2js";
 import { z } from "zod";
 import type { Address } from "../../src/bridge.ts";
 import {
@@ -16,26 +17,38 @@ import {
 } from "../document.ts";
 
 /** The names that the contract gives the mechanisms. */
-const SASL = ["plain", "scram-sha-256", "scram-sha-512"] as const;
+const SASL = ["plain", "scram-sha-256", "scram-sha-512", "oauthbearer"] as const;
 const PORT_DEFAULT = 9092;
 const TOPIC_LENGTH_MAX = 249;
 
 /** A parsed bridge document; texts may still hold references. */
 export interface KafkaConfig {
   readonly urls: readonly string[];
-  readonly sasl: {
-    readonly mechanism: (typeof SASL)[number];
-    readonly username: string;
-    readonly password: string;
-  } | null;
+  readonly sasl: Login | { readonly mechanism: "oauthbearer"; readonly token: string } | null;
   readonly tls: Exclude<Tls, boolean> | null;
   /** Null: made from the bridge's name. */
   readonly clientId: string | null;
 }
 
+/** A user's name and password. */
+export interface Login {
+  readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512";
+  readonly username: string;
+  readonly password: string;
+}
+
+/** What a batch is compressed with. */
+export type Compression = "none" | "gzip" | "snappy" | "lz4" | "zstd";
+const compression = z.enum(["none", "gzip", "snappy", "lz4", "zstd"]);
+
 /** Where a source reads. */
 export interface SourceFields {
+  /** Empty when there is a pattern. */
   readonly topic: string;
+  /** RE2, for the whole name of a topic; null: one topic. */
+  readonly pattern: string | null;
+  /** Where a new group begins: in every partition, or by partition; null: by `start`. */
+  readonly offset: number | Readonly<Record<string, number>> | null;
   /** Null: made from the source's name. */
   readonly group: string | null;
   readonly create: Create | null;
@@ -45,6 +58,7 @@ export interface SourceFields {
 export interface SinkFields {
   readonly topic: string;
   readonly partition: number | string | null;
+  readonly compression: Compression;
   readonly create: Create | null;
 }
 
@@ -63,6 +77,7 @@ export interface BrokerPlace {
 const configSchema = z.strictObject({
   ...connectionShape,
   sasl: z.string().optional(),
+  token: referenceText.optional(),
   clientId: referenceText.optional(),
 });
 
@@ -85,8 +100,11 @@ function tlsOf(tls: Tls | undefined): KafkaConfig["tls"] {
 }
 
 function saslOf(document: z.output<typeof configSchema>): KafkaConfig["sasl"] {
-  const { sasl, username, password } = document;
+  const { sasl, username, password, token } = document;
   if (sasl === undefined) {
+    if (token !== undefined) {
+      throw invalid([{ pointer: "/sasl", detail: "a token needs sasl: oauthbearer" }]);
+    }
     if (username === undefined && password === undefined) return null;
     throw invalid([
       { pointer: "/sasl", detail: `username and password need sasl: ${SASL.join(", ")}` },
@@ -96,6 +114,14 @@ function saslOf(document: z.output<typeof configSchema>): KafkaConfig["sasl"] {
   if (mechanism === undefined) {
     const detail = `${JSON.stringify(sasl)} is not supported: use ${SASL.join(", ")}`;
     throw invalid([{ pointer: "/sasl", detail }]);
+  }
+  if (mechanism === "oauthbearer") {
+    const detail = "oauthbearer needs it, such as ${file:/run/secrets/token}";
+    if (token === undefined) throw invalid([{ pointer: "/token", detail }]);
+    return { mechanism, token };
+  }
+  if (token !== undefined) {
+    throw invalid([{ pointer: "/token", detail: "only sasl: oauthbearer has a token" }]);
   }
   if (username === undefined) throw invalid([{ pointer: "/username", detail: "sasl needs it" }]);
   if (password === undefined) throw invalid([{ pointer: "/password", detail: "sasl needs it" }]);
@@ -137,8 +163,23 @@ const literalTopic = z
   .string()
   .refine(isTopicName, { error: (issue) => topicNameRefusal(String(issue.input)) });
 
+const OFFSET_MAX = Number.MAX_SAFE_INTEGER;
+const offsetNumber = z.int().min(0).max(OFFSET_MAX);
+
 const sourceSchema = z.strictObject({
-  topic: literalTopic,
+  topic: literalTopic.optional(),
+  pattern: z
+    .string()
+    .min(1)
+    .max(1000)
+    .refine(isPattern, "expected a regular expression (RE2)")
+    .optional(),
+  offset: z
+    .union([
+      offsetNumber,
+      z.record(z.string().regex(/^\d{1,9}$/, "expected a partition"), offsetNumber),
+    ])
+    .optional(),
   group: z.string().min(1).max(255).optional(),
   create: createSchema.optional(),
 });
@@ -153,24 +194,61 @@ const sinkSchema = z.strictObject({
       z.string().refine(isTemplate, "expected a number or a template such as ${partition}"),
     ])
     .optional(),
+  compression: compression.optional(),
   create: createSchema.optional(),
 });
 
-/** Checks an address. `create` is how a place is made, not which one it is: not in its text. */
+/**
+ * Checks an address. How a place is made, where a new group begins in it and
+ * how it is written to are not which one it is: not in its text.
+ */
 export function parseKafkaAddress(
   input: Readonly<Record<string, unknown>>,
   end: "source" | "sink",
 ): Address {
-  if (end === "source") {
-    const { topic, group, create } = parseDocument(sourceSchema, input);
-    const fields: SourceFields = { topic, group: group ?? null, create: createOf(create) };
-    const text = group === undefined ? `topic ${topic}` : `topic ${topic} group ${group}`;
-    return { text, fields: { ...fields } };
+  return end === "source" ? sourceAddress(input) : sinkAddress(input);
+}
+
+function sourceAddress(input: Readonly<Record<string, unknown>>): Address {
+  const { topic, pattern, group, create, offset } = parseDocument(sourceSchema, input);
+  if ((topic === undefined) === (pattern === undefined)) {
+    throw invalid([{ pointer: "/topic", detail: "give either topic or pattern" }]);
   }
-  const { topic, partition, create } = parseDocument(sinkSchema, input);
-  const fields: SinkFields = { topic, partition: partition ?? null, create: createOf(create) };
+  if (pattern !== undefined && (create !== undefined || offset !== undefined)) {
+    const pointer = create === undefined ? "/offset" : "/create";
+    throw invalid([{ pointer, detail: "goes with a topic, not with a pattern" }]);
+  }
+  const fields: SourceFields = {
+    topic: topic ?? "",
+    pattern: pattern ?? null,
+    offset: offset ?? null,
+    group: group ?? null,
+    create: createOf(create),
+  };
+  const what = pattern === undefined ? `topic ${topic}` : `topics ${pattern}`;
+  const text = group === undefined ? what : `${what} group ${group}`;
+  return { text, fields: { ...fields } };
+}
+
+function sinkAddress(input: Readonly<Record<string, unknown>>): Address {
+  const { topic, partition, create, compression: codec } = parseDocument(sinkSchema, input);
+  const fields: SinkFields = {
+    topic,
+    partition: partition ?? null,
+    compression: codec ?? "none",
+    create: createOf(create),
+  };
   const text = partition === undefined ? `topic ${topic}` : `topic ${topic} partition ${partition}`;
   return { text, fields: { ...fields } };
+}
+
+function isPattern(text: string): boolean {
+  try {
+    return RE2JS.compile(text).groupCount() >= 0;
+  } catch (error) {
+    if (error instanceof RE2JSSyntaxException) return false;
+    throw error;
+  }
 }
 
 function createOf(create: z.output<typeof createSchema> | undefined): Create | null {
@@ -194,11 +272,14 @@ const normalCreate = z
   .nullable();
 const normalSource = z.object({
   topic: z.string(),
+  pattern: z.string().nullable(),
+  offset: z.union([z.number(), z.record(z.string(), z.number())]).nullable(),
   group: z.string().nullable(),
   create: normalCreate,
 });
 const normalSink = z.object({
   topic: z.string(),
   partition: z.union([z.number(), z.string()]).nullable(),
+  compression,
   create: normalCreate,
 });

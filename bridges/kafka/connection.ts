@@ -27,7 +27,8 @@ import { disconnected } from "./failure.ts";
 import { Producing } from "./producing.ts";
 import { KafkaSink } from "./sink.ts";
 import type { KafkaSource } from "./source.ts";
-import { Topics } from "./topics.ts";
+import { subjectOf } from "./subject.ts";
+import { type Topic, Topics } from "./topics.ts";
 
 /** Between two looks whether the cluster answers; finds what is half open. Milliseconds. */
 const PULSE_MS = 10_000;
@@ -87,14 +88,17 @@ class KafkaBridge implements Bridge {
     this.#assertOpen();
     const fields = sourceFields(address.fields);
     const { openSource } = await import("./source.ts");
-    const partitions = await this.#topics.ensure(fields.topic, fields.create, this.#stop.signal);
+    const look = (): Promise<readonly Topic[]> =>
+      subjectOf(this.#topics, fields, this.#stop.signal);
+    const topics = await look();
     const source = await openSource({
       bridge: this.#name,
       cluster: this.#cluster,
       admin: this.#admin,
       clock: this.#clock,
       fields,
-      partitions,
+      topics,
+      look,
       options,
       failed: () => this.#look(),
       ended: (end) => this.#ends.delete(end),

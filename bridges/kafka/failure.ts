@@ -92,15 +92,25 @@ const sentences: readonly (readonly [RegExp, (place: string) => string])[] = [
   [/^(ECONNRESET|EPIPE)$/, (place) => `${place} closed the connection`],
 ];
 
+/** What the broker's refusals mean for a person. */
+const refusals: ReadonlyMap<string, string> = new Map([
+  ["SASL_AUTHENTICATION_FAILED", "refused the user name, the password or the token"],
+  // What a broker says to whatever follows a token that it has refused.
+  ["ILLEGAL_SASL_STATE", "refused the user name, the password or the token"],
+  ["TOPIC_AUTHORIZATION_FAILED", "does not permit this user to use the topic"],
+  ["GROUP_AUTHORIZATION_FAILED", "does not permit this user to use the consumer group"],
+  ["CLUSTER_AUTHORIZATION_FAILED", "does not permit this user to do that in the cluster"],
+  ["UNSUPPORTED_SASL_MECHANISM", "does not take this kind of login (sasl)"],
+]);
+
 /** The libraries' classes for a connection that ended without a code of the system. */
 const ENDED: ReadonlySet<string> = new Set(["NetworkError", "KafkaJSConnectionClosedError"]);
 
 function plainText(error: unknown, place: string): string {
   const inner = tree(error);
   const answer = answerOf(error);
-  if (answer?.id === "SASL_AUTHENTICATION_FAILED") {
-    return `${place} refused the user name or the password`;
-  }
+  const refusal = refusals.get(answer?.id ?? "");
+  if (refusal !== undefined) return `${place} ${refusal}`;
   const codes = inner.map((item) => textMember(item, "code") ?? "");
   for (const [pattern, sentence] of sentences) {
     const at = codes.findIndex((code) => pattern.test(code));

@@ -51,7 +51,8 @@ export class Placing {
       const state = this.#round.get(fields.topic) ?? (await this.#lookUp(fields));
       if ("answer" in state) return topicOutcome(fields.topic, state);
       const partition = this.#partitionOf(fields, record, state.partitions);
-      if (partition !== null) return { topic: fields.topic, partition, record };
+      const { topic, compression } = fields;
+      if (partition !== null) return { topic, partition, record, compression };
       const last = state.partitions - 1;
       return {
         refused: `topic ${fields.topic} has partitions 0 to ${last}, not ${fields.partition}`,

@@ -8,6 +8,7 @@ import { type Clock, systemClock } from "../../src/clock.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import type { BytesProducer } from "./clients.ts";
 import type { OutRecord } from "./codec.ts";
+import type { Compression } from "./config.ts";
 import { answerOf, disconnected, isNetworkFailure, isStale, isUnknownTopic } from "./failure.ts";
 
 /** For a request from its start to its end, connecting included. Milliseconds. */
@@ -18,6 +19,8 @@ const TOO_LATE = "too late";
 export interface PartitionBatch {
   readonly topic: string;
   readonly partition: number;
+  /** One request has one compression: that of its first batch. */
+  readonly compression: Compression;
   readonly records: readonly OutRecord[];
 }
 
@@ -79,7 +82,12 @@ export class Producing {
     const results = new Map<string, BatchResult>();
     try {
       const done = await this.#bounded(
-        this.#producer.send({ messages, acks: ProduceAcks.ALL, repeatOnStaleMetadata: false }),
+        this.#producer.send({
+          messages,
+          acks: ProduceAcks.ALL,
+          compression: batches[0]?.compression ?? "none",
+          repeatOnStaleMetadata: false,
+        }),
       );
       takeOffsets(results, done);
     } catch (error) {

@@ -17,8 +17,15 @@ export interface Range {
   state: State;
 }
 
+/** A partition of a topic. */
+export interface Place {
+  readonly topic: string;
+  readonly partition: number;
+}
+
 /** One partition's ranges, in offset order. */
 export class Progress {
+  readonly topic: string;
   readonly partition: number;
   /** The next offset to read as the group knows it. */
   #committed: bigint;
@@ -32,7 +39,11 @@ export class Progress {
   /** Where a seek goes whose first read has not been seen. */
   #seeking: bigint | null = null;
 
-  constructor(partition: number, committed: bigint) {
+  /** Where the next read begins if nothing is missing; null before the first since a change. */
+  #next: bigint | null = null;
+
+  constructor({ topic, partition }: Place, committed: bigint) {
+    this.topic = topic;
     this.partition = partition;
     this.#committed = committed;
     this.#committedAtJoin = committed;
@@ -54,6 +65,7 @@ export class Progress {
   /** The group has changed and the partition is (again) this reader's. */
   rejoined(): void {
     this.#unsure = true;
+    this.#next = null;
     this.#committedAtJoin = this.#committed;
   }
 
@@ -66,6 +78,16 @@ export class Progress {
     if (!this.#unsure) return fetchedFrom >= this.#committed;
     this.#unsure = false;
     return fetchedFrom >= this.#committedAtJoin && fetchedFrom <= this.#committed;
+  }
+
+  /** Where the next read begins if the broker still has it; null: not known. */
+  get expected(): bigint | null {
+    return this.#seeking ?? this.#next;
+  }
+
+  /** A fetched batch has been read up to this offset, itself included. */
+  reached(last: bigint): void {
+    this.#next = last + 1n;
   }
 
   /** The partition is another's now. */
@@ -144,8 +166,10 @@ export class Progress {
     return this.#seeking !== null;
   }
 
-  /** A read from this offset has come. */
+  /** A read from this offset has come; what was given back before it is gone for good. */
   sought(fetchedFrom: bigint): void {
-    if (this.#seeking === fetchedFrom) this.#seeking = null;
+    if (this.#seeking === null || fetchedFrom < this.#seeking) return;
+    if (fetchedFrom > this.#seeking) this.read(this.#seeking, fetchedFrom - 1n);
+    this.#seeking = null;
   }
 }

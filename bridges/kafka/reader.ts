@@ -164,7 +164,7 @@ export function createConsumer(cluster: Cluster, group: string, sockets: Sockets
     logCreator: () => () => {},
     socketFactory: (args) => sockets.connect(args),
     ...(tls === null ? {} : { ssl: tlsOptions(tls) }),
-    ...(sasl === null ? {} : { sasl: sasl as SASLOptions }),
+    ...(sasl === null ? {} : { sasl: saslOptions(sasl) }),
   };
   return new kafkajs.Kafka(config).consumer({
     groupId: group,
@@ -176,6 +176,12 @@ export function createConsumer(cluster: Cluster, group: string, sockets: Sockets
     maxBytes: FETCH_BYTES_MAX,
     retry,
   });
+}
+
+function saslOptions(sasl: NonNullable<Cluster["sasl"]>): SASLOptions {
+  if (sasl.mechanism !== "oauthbearer") return sasl as SASLOptions;
+  const oauthBearerProvider = async () => ({ value: await sasl.token() });
+  return { mechanism: "oauthbearer", oauthBearerProvider };
 }
 
 /** How often a wait within a batch beats, so that the group keeps this reader. Milliseconds. */

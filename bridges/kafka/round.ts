@@ -7,6 +7,7 @@
 import type { Outcome } from "../../src/bridge.ts";
 import { type Clock, systemClock } from "../../src/clock.ts";
 import type { OutRecord } from "./codec.ts";
+import type { Compression } from "./config.ts";
 import type { BatchResult, PartitionBatch, Producing } from "./producing.ts";
 
 /** Tries of a batch that the broker can't take now, with doubled waits. Count; milliseconds. */
@@ -20,6 +21,7 @@ export interface Placed {
   readonly topic: string;
   readonly partition: number;
   readonly record: OutRecord;
+  readonly compression: Compression;
 }
 
 /** What writing needs of the producer. */
@@ -96,9 +98,9 @@ interface Group extends PartitionBatch {
 
 function groupByPartition(placed: readonly Placed[]): Group[] {
   const groups = new Map<string, Group>();
-  for (const [index, { topic, partition, record }] of placed.entries()) {
+  for (const [index, { topic, partition, record, compression }] of placed.entries()) {
     const name = `${topic}/${partition}`;
-    const group = groups.get(name) ?? { topic, partition, records: [], indexes: [] };
+    const group = groups.get(name) ?? { topic, partition, compression, records: [], indexes: [] };
     groups.set(name, group);
     group.records.push(record);
     group.indexes.push(index);

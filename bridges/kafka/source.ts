@@ -4,25 +4,26 @@
  * member owns. What a reader has out when the group changes stays out if the partition stays and
  * nobody else moved the group's position; else its acks mean nothing and it is read again.
  */
-import type { Consumer, EachBatchPayload, KafkaMessage } from "kafkajs";
+import type { Consumer, EachBatchPayload } from "kafkajs";
 import { assert } from "../../src/assert.ts";
 import type { Delivery, Source, SourceOptions } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
 import { DisconnectedError } from "../../src/errors.ts";
-import type { Message } from "../../src/message.ts";
 import type { Cluster, KafkaAdmin } from "./clients.ts";
-import { decodeRecord, weightOf } from "./codec.ts";
 import { Committer } from "./committer.ts";
 import type { SourceFields } from "./config.ts";
 import { disconnected } from "./failure.ts";
+import { type Assignment, Gaps } from "./gaps.ts";
 import { Handout } from "./handout.ts";
-import { begin } from "./positions.ts";
-import { Progress, type Range } from "./progress.ts";
-import { BATCH_HEARTBEAT_MS, createConsumer, headersOf, Sockets } from "./reader.ts";
+import { partsOf } from "./parts.ts";
+import { begin, beginAgain } from "./positions.ts";
+import { type Place, Progress, type Range } from "./progress.ts";
+import { BATCH_HEARTBEAT_MS, createConsumer, Sockets } from "./reader.ts";
+import { changeOf, madeAnew } from "./subject.ts";
+import type { Topic } from "./topics.ts";
 
-/** One delivery: enough for a full commit group of the log. Count; bytes. */
-const DELIVERY_MESSAGES_MAX = 500;
-const DELIVERY_BYTES_MAX = 1024 * 1024;
+/** Between two looks whether the topics are still what they were. Milliseconds. */
+const SUBJECT_MS = 10_000;
 /** For leaving the group and ending connections politely, each. Milliseconds. */
 const LEAVE_MS_MAX = 3000;
 
@@ -34,8 +35,9 @@ export interface SourceParts {
   readonly admin: KafkaAdmin;
   readonly clock: Clock;
   readonly fields: SourceFields;
-  /** How many partitions the topic has. */
-  readonly partitions: number;
+  /** What the address means, now and when asked again. */
+  readonly topics: readonly Topic[];
+  readonly look: () => Promise<readonly Topic[]>;
   readonly options: SourceOptions;
   /** Called when the source has failed: the bridge looks whether the cluster is away. */
   readonly failed: () => Promise<void>;
@@ -44,17 +46,15 @@ export interface SourceParts {
 
 /** Joins a group. The join itself goes on in the background. @throws DisconnectedError */
 export async function openSource(parts: SourceParts): Promise<KafkaSource> {
-  const { topic } = parts.fields;
-  const group = parts.fields.group ?? `isthmus-${parts.options.name}`;
-  const { cluster, partitions } = parts;
-  const { start } = parts.options;
-  await begin(parts.admin, { group, topic, partitions, start, place: cluster.place });
+  const group = groupOf(parts);
+  const { cluster, topics } = parts;
+  await placeGroup(parts, group);
   const sockets = new Sockets();
   const consumer = createConsumer(cluster, group, sockets);
   try {
     await consumer.connect();
     // Where the group has no position: its beginning, or a partition that was added later.
-    await consumer.subscribe({ topic, fromBeginning: true });
+    await consumer.subscribe({ topics: topics.map(({ name }) => name), fromBeginning: true });
   } catch (error) {
     const failure = disconnected(error, cluster.place);
     sockets.destroy(failure);
@@ -63,15 +63,39 @@ export async function openSource(parts: SourceParts): Promise<KafkaSource> {
   return new KafkaSource(parts, consumer, sockets);
 }
 
-/** A source of one topic and group. */
+function groupOf({ fields, options }: SourceParts): string {
+  return fields.group ?? `isthmus-${options.name}`;
+}
+
+/** Makes sure that the group has a place to begin in every topic, and in the right topic. */
+async function placeGroup(parts: SourceParts, group: string): Promise<void> {
+  const { admin, cluster, fields, options, topics } = parts;
+  const { place } = cluster;
+  const known = await madeAnew(topics, options.memory);
+  for (const { name: topic, partitions } of known.anew) {
+    const reason = "it was made anew, and what it had and was not read is gone";
+    options.onGap?.({ place: `topic ${topic}`, reason });
+    await beginAgain(admin, { group, topic, partitions, place });
+  }
+  await known.keep();
+  for (const { name: topic, partitions } of topics) {
+    const { start } = options;
+    await begin(admin, { group, topic, partitions, start, offset: fields.offset, place });
+  }
+}
+
+/** A source of some topics and one group. */
 export class KafkaSource implements Source {
   readonly #parts: SourceParts;
   readonly #consumer: Consumer;
   readonly #sockets: Sockets;
   readonly #handout: Handout;
   readonly #committer: Committer;
-  readonly #progress = new Map<number, Progress>();
+  readonly #gaps: Gaps;
+  readonly #progress = new Map<string, Progress>();
+  readonly #stop = new AbortController();
   readonly #running: Promise<void>;
+  readonly #watching: Promise<void>;
   /** Counts changes of the group: a batch that was read before one is not gone on with after it. */
   #generation = 0;
   #failure: DisconnectedError | null = null;
@@ -83,12 +107,18 @@ export class KafkaSource implements Source {
     this.#sockets = sockets;
     this.#handout = new Handout(parts.options.unsettledBytesMax);
     this.#committer = new Committer({
-      topic: parts.fields.topic,
       owned: () => this.#progress.values(),
       failed: (error) => this.#lose(error),
       clock: parts.clock,
     });
+    this.#gaps = new Gaps({
+      admin: parts.admin,
+      group: groupOf(parts),
+      report: (gap) => parts.options.onGap?.(gap),
+      failed: (error) => this.#lose(error),
+    });
     this.#running = this.#run();
+    this.#watching = this.#watch();
   }
 
   async receive(signal: AbortSignal): Promise<Delivery | null> {
@@ -107,6 +137,7 @@ export class KafkaSource implements Source {
   fail(reason: DisconnectedError): void {
     if (this.#failure !== null) return;
     this.#failure = reason;
+    this.#stop.abort();
     this.#handout.fail(reason);
     this.#committer.stop(reason);
     this.#ending = this.#leave(reason);
@@ -119,12 +150,29 @@ export class KafkaSource implements Source {
     }
     this.#parts.ended(this);
     await this.#ending;
+    await this.#watching;
+    await this.#atMost(this.#gaps.idle());
+  }
+
+  /** Ends the source when its topics are not what they were: another one reads what they are. */
+  async #watch(): Promise<void> {
+    const { topics, look, clock } = this.#parts;
+    for (;;) {
+      await clock.sleep(SUBJECT_MS, this.#stop.signal);
+      if (this.#stop.signal.aborted) return;
+      try {
+        const change = changeOf(topics, await look());
+        if (change !== null) this.#lose(new DisconnectedError(change));
+      } catch (error) {
+        this.#lose(error);
+      }
+    }
   }
 
   async #run(): Promise<void> {
     const { GROUP_JOIN, CRASH, REQUEST_TIMEOUT } = this.#consumer.events;
     this.#consumer.on(GROUP_JOIN, ({ payload }) => {
-      this.#joined(payload.memberAssignment[this.#parts.fields.topic] ?? []);
+      this.#joined(payload.memberAssignment);
     });
     this.#consumer.on(CRASH, ({ payload }) => this.#lose(payload.error));
     // The library waits on a connection that no longer answers; this one does not.
@@ -132,6 +180,8 @@ export class KafkaSource implements Source {
       this.#lose(new Error(`${payload.broker} did not answer in time`));
     });
     try {
+      // Before the library is at it: what is missing it passes over, and moves the group on.
+      await this.#gaps.opened(this.#parts.topics);
       await this.#consumer.run({
         autoCommit: false,
         eachBatchAutoResolve: false,
@@ -150,7 +200,7 @@ export class KafkaSource implements Source {
   }
 
   /** The group has changed; it says which partitions are this reader's. */
-  #joined(partitions: readonly number[]): void {
+  #joined(assignment: Assignment): void {
     this.#generation += 1;
     for (const progress of this.#progress.values()) {
       if (progress.seeking) {
@@ -158,15 +208,17 @@ export class KafkaSource implements Source {
         this.#lose(new Error("the group changed while messages were given back"));
         return;
       }
-      if (partitions.includes(progress.partition)) progress.rejoined();
+      const isOurs = assignment[progress.topic]?.includes(progress.partition) ?? false;
+      if (isOurs) progress.rejoined();
       else this.#revoke(progress);
     }
+    this.#gaps.joined(assignment);
   }
 
   #revoke(progress: Progress): void {
     const open = progress.open;
     progress.revoke();
-    this.#progress.delete(progress.partition);
+    this.#progress.delete(nameOf(progress));
     this.#handout.drop(open);
   }
 
@@ -182,10 +234,12 @@ export class KafkaSource implements Source {
       payload.isStale();
     if (gone()) return;
     const from = BigInt((batch as unknown as { readonly fetchedOffset: string }).fetchedOffset);
-    const progress = this.#progressOf(batch.partition, from);
-    for (const part of this.#partsOf(batch.partition, batch.messages, progress)) {
+    const progress = this.#progressOf(batch, from);
+    const { bridge, clock } = this.#parts;
+    const { unsettledBytesMax } = this.#parts.options;
+    for (const part of partsOf(batch, progress, { bridge, clock, unsettledBytesMax })) {
       while (!this.#handout.hasRoom(part.bytes)) {
-        await this.#handout.room(this.#parts.clock, BATCH_HEARTBEAT_MS);
+        await this.#handout.room(clock, BATCH_HEARTBEAT_MS);
         if (gone()) return;
         await payload.heartbeat();
       }
@@ -195,59 +249,20 @@ export class KafkaSource implements Source {
       payload.resolveOffset(String(part.last));
     }
     progress.read(from, BigInt(batch.lastOffset()));
+    progress.reached(BigInt(batch.lastOffset()));
     payload.resolveOffset(batch.lastOffset());
     await payload.heartbeat();
   }
 
-  #progressOf(partition: number, from: bigint): Progress {
-    const known = this.#progress.get(partition);
+  #progressOf(place: Place, from: bigint): Progress {
+    const known = this.#progress.get(nameOf(place));
+    this.#gaps.read(place, from, known?.expected ?? null);
     known?.sought(from);
     if (known?.continues(from) === true) return known;
     if (known !== undefined) this.#revoke(known);
-    const fresh = new Progress(partition, from);
-    this.#progress.set(partition, fresh);
+    const fresh = new Progress(place, from);
+    this.#progress.set(nameOf(place), fresh);
     return fresh;
-  }
-
-  /** The messages that are not out already, in parts of a delivery's size. */
-  *#partsOf(partition: number, records: readonly KafkaMessage[], progress: Progress) {
-    const limit = Math.min(DELIVERY_BYTES_MAX, this.#parts.options.unsettledBytesMax / 2);
-    let part: Part | null = null;
-    for (const record of records) {
-      const offset = BigInt(record.offset);
-      const covered = progress.covers(offset);
-      const message = covered ? null : this.#message(partition, record);
-      const bytes = message === null ? 0 : weightOf(message);
-      const full =
-        part !== null &&
-        (covered || part.messages.length >= DELIVERY_MESSAGES_MAX || part.bytes + bytes > limit);
-      if (full && part !== null) {
-        yield part;
-        part = null;
-      }
-      if (message === null) continue;
-      part ??= { first: offset, last: offset, bytes: 0, messages: [] };
-      part.last = offset;
-      part.bytes += bytes;
-      part.messages.push(message);
-    }
-    if (part !== null) yield part;
-  }
-
-  #message(partition: number, record: KafkaMessage): Message {
-    const timestampMs = Number(record.timestamp);
-    const { bridge, clock, fields } = this.#parts;
-    return decodeRecord(
-      {
-        partition,
-        offset: record.offset,
-        timestampMs: timestampMs >= 0 ? timestampMs : clock.nowMs(),
-        key: record.key,
-        value: record.value,
-        headers: headersOf(record.headers),
-      },
-      { bridge, topic: fields.topic },
-    );
   }
 
   async #ack(progress: Progress, range: Range): Promise<void> {
@@ -267,10 +282,8 @@ export class KafkaSource implements Source {
     this.#handout.release(range.bytes);
     this.#handout.drop(dropped);
     const offset = progress.seek();
-    const { topic } = this.#parts.fields;
-    if (offset !== null) {
-      this.#consumer.seek({ topic, partition: progress.partition, offset: String(offset) });
-    }
+    const { topic, partition } = progress;
+    if (offset !== null) this.#consumer.seek({ topic, partition, offset: String(offset) });
     return Promise.resolve();
   }
 
@@ -291,9 +304,6 @@ export class KafkaSource implements Source {
   }
 }
 
-interface Part {
-  readonly first: bigint;
-  last: bigint;
-  bytes: number;
-  readonly messages: Message[];
+function nameOf({ topic, partition }: Place): string {
+  return `${topic}/${partition}`;
 }

@@ -59,6 +59,7 @@ export class MqttBridge implements Bridge {
         sessionExpiryMs: 0,
         cleanStart: true,
         receiveMaximum: SINK_RECEIVE_MAX,
+        will: resolved.will,
         onPublish: () => {
           // Subscribed to nothing.
         },

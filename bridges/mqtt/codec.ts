@@ -9,7 +9,10 @@
 import { isUtf8 } from "node:buffer";
 import type { IPublishPacket } from "mqtt";
 import type { Message, Properties } from "../../src/message.ts";
+import { mapping } from "../mapping.ts";
+import { type Carrier, carriersOf, type PropertiesMade, sparesOf } from "../mapping-carry.ts";
 import {
+  BASE64_SUFFIX,
   base64Of,
   bytesOfBase64,
   decodeHeaders,
@@ -29,8 +32,17 @@ const CORRELATION_BYTES_MAX = 65_535;
 
 export type Version = 4 | 5;
 
+const rows = mapping.mqtt;
+const carriers = carriersOf(rows);
+const spares = [...sparesOf(rows).values()];
+const carrierByName: ReadonlyMap<string, Carrier> = new Map(
+  [...carriers, ...spares].map((carrier) => [carrier.header, carrier]),
+);
+
 type PacketProperties = NonNullable<IPublishPacket["properties"]>;
 type Mutable<T> = { -readonly [Name in keyof T]: T[Name] };
+
+const KEY_BASE64 = `${own.key}${BASE64_SUFFIX}`;
 
 /** A message ready to be published. */
 export interface Publication {
@@ -51,13 +63,13 @@ export function encodeMessage(
   if (options.version === 4) return { payload, bytes: payload.byteLength };
   const headers = encodeHeaders(message.headers);
   if ("refused" in headers) return headers;
-  const pairs: Pair[] = [...headers, ...ownPairs(message)];
+  const properties = encodeProperties(message, options.nowMs);
+  if ("refused" in properties) return properties;
+  const pairs: Pair[] = [...headers, ...ownPairs(message, properties)];
   for (const [name, value] of pairs) {
     const problem = textProblem(value);
     if (problem !== null) return { refused: `the property ${name} ${problem}` };
   }
-  const properties = encodeProperties(message, options.nowMs);
-  if ("refused" in properties) return properties;
   // The library's types know one object for all pairs; it writes a list of objects in its order.
   const userProperties = pairs.map(([name, value]) => ({ [name]: value })) as unknown;
   const bytes = pairs.reduce(
@@ -81,7 +93,7 @@ function encodeProperties(
 ): PacketProperties | { readonly refused: string } {
   const { contentType, replyTo, correlationId, expiresAtMs, textBody } = message.properties;
   const properties: Mutable<PacketProperties> = {};
-  if (contentType !== undefined) {
+  if (contentType !== undefined && isSafeText(contentType)) {
     const problem = textProblem(contentType);
     if (problem !== null) return { refused: `the content type ${problem}` };
     properties.contentType = contentType;
@@ -103,26 +115,45 @@ function encodeProperties(
   return properties;
 }
 
-/** What only other protocols have, in user properties. */
-function ownPairs(message: Message): readonly Pair[] {
+/** What MQTT's own properties don't say, or not exactly, in user properties of ours. */
+function ownPairs(message: Message, given: PacketProperties): readonly Pair[] {
   const { properties, key } = message;
-  const pairs: [string, string | undefined][] = [
-    [own.id, message.id],
-    [own.timestamp, String(message.timestampMs)],
-    [own.tombstone, message.body === null ? "true" : undefined],
-    [own.contentEncoding, properties.contentEncoding],
-    [own.type, properties.type],
-    [own.priority, properties.priority === undefined ? undefined : String(properties.priority)],
-    [own.messageId, properties.messageId],
-    [own.appId, properties.appId],
-  ];
-  const { replyTo } = properties;
-  if (replyTo !== undefined && topicProblem(replyTo) !== null) pairs.push([own.replyTo, replyTo]);
+  const pairs: Pair[] = [];
+  addText(pairs, own.id, message.id);
+  pairs.push([own.timestamp, String(message.timestampMs)]);
+  if (message.body === null) pairs.push([own.tombstone, "true"]);
+  for (const { header, write } of carriers) {
+    const value = write(properties);
+    if (typeof value === "string") addText(pairs, header, value);
+  }
+  for (const { field, header, write } of spares) {
+    const value = write(properties);
+    if (typeof value !== "string" || isSaid(field, message, given)) continue;
+    addText(pairs, header, value);
+  }
   if (key !== null) {
     const text = textOf(key);
-    pairs.push(text === null ? [own.keyBase64, base64Of(key)] : [own.key, text]);
+    pairs.push(text === null ? [`${own.key}${BASE64_SUFFIX}`, base64Of(key)] : [own.key, text]);
   }
-  return pairs.filter((pair): pair is [string, string] => pair[1] !== undefined);
+  return pairs;
+}
+
+/** A text that MQTT forbids travels in base64. */
+function addText(pairs: Pair[], name: string, text: string): void {
+  const isSafe = isSafeText(text);
+  pairs.push(isSafe ? [name, text] : [`${name}${BASE64_SUFFIX}`, base64Of(Buffer.from(text))]);
+}
+
+/** Whether a place of MQTT's own says exactly what the message does. */
+function isSaid(
+  field: Carrier["field"],
+  { properties }: Message,
+  given: PacketProperties,
+): boolean {
+  if (field === "contentType") return given.contentType !== undefined;
+  if (field === "replyTo") return given.responseTopic !== undefined;
+  // QoS and the retain flag are the target's, and seconds are not milliseconds.
+  return field === "textBody" && given.payloadFormatIndicator === properties.textBody;
 }
 
 function textProblem(text: string): string | null {
@@ -151,16 +182,17 @@ export function decodeMessage(
   const { place, nowMs } = options;
   const topic = packet.topic.toString();
   const pairs = pairsOf(packet.properties?.userProperties);
-  const ours = new Map(pairs);
+  const ours = ownTexts(pairs);
   const payload = typeof packet.payload === "string" ? Buffer.from(packet.payload) : packet.payload;
   const body = new Uint8Array(payload.buffer, payload.byteOffset, payload.byteLength);
   const tombstone = body.byteLength === 0 && ours.get(own.tombstone) === "true";
   const params = paramsOf(place.filter, topic);
+  const { properties, odd } = decodeProperties(packet, ours, { qos, nowMs });
   return {
     id: idOf(ours.get(own.id)),
     key: keyOf(ours),
-    properties: decodeProperties(packet, ours, { qos, nowMs }),
-    headers: decodeHeaders(pairs),
+    properties,
+    headers: decodeHeaders(pairs, (name) => !odd.has(name)),
     body: tombstone ? null : body,
     timestampMs: timestampOf(ours.get(own.timestamp), nowMs),
     origin: {
@@ -185,9 +217,24 @@ function pairsOf(given: PacketProperties["userProperties"]): readonly Pair[] {
   return pairs;
 }
 
+/** The texts of our own by their plain names. Keys stay as they are: they may be bytes. */
+function ownTexts(pairs: readonly Pair[]): ReadonlyMap<string, string> {
+  const texts = new Map<string, string>();
+  for (const [name, value] of pairs) {
+    if (!name.endsWith(BASE64_SUFFIX)) texts.set(name, value);
+    else if (name === KEY_BASE64) texts.set(name, value);
+    else {
+      const plain = name.slice(0, -BASE64_SUFFIX.length);
+      const isOwn = plain === own.id || carrierByName.has(plain);
+      texts.set(isOwn ? plain : name, isOwn ? Buffer.from(value, "base64").toString() : value);
+    }
+  }
+  return texts;
+}
+
 /** The id that a gateway wrote into a packet; MQTT itself has none. */
 export function idGiven(packet: IPublishPacket): string | null {
-  const given = new Map(pairsOf(packet.properties?.userProperties)).get(own.id);
+  const given = ownTexts(pairsOf(packet.properties?.userProperties)).get(own.id);
   return given === undefined || given === "" ? null : given;
 }
 
@@ -197,7 +244,7 @@ function idOf(given: string | undefined): string {
 }
 
 function keyOf(ours: ReadonlyMap<string, string>): Uint8Array | null {
-  const encoded = ours.get(own.keyBase64);
+  const encoded = ours.get(KEY_BASE64);
   if (encoded !== undefined) return bytesOfBase64(encoded);
   const text = ours.get(own.key);
   return text === undefined ? null : new Uint8Array(Buffer.from(text));
@@ -208,16 +255,23 @@ function timestampOf(given: string | undefined, nowMs: number): number {
   return Number(given);
 }
 
+/** The properties, and the names of ours whose values are none that this gateway writes. */
+interface DecodedProperties {
+  readonly properties: Properties;
+  readonly odd: ReadonlySet<string>;
+}
+
+const NONE_ODD: ReadonlySet<string> = new Set();
+
 function decodeProperties(
   packet: IPublishPacket,
   ours: ReadonlyMap<string, string>,
   options: { readonly qos: number; readonly nowMs: number },
-): Properties {
+): DecodedProperties {
   const given = packet.properties ?? {};
-  const properties: Mutable<Properties> = {};
+  const properties: PropertiesMade = {};
   if (given.contentType !== undefined) properties.contentType = given.contentType;
-  const replyTo = given.responseTopic ?? ours.get(own.replyTo);
-  if (replyTo !== undefined) properties.replyTo = replyTo;
+  if (given.responseTopic !== undefined) properties.replyTo = given.responseTopic;
   if (given.correlationData !== undefined) {
     const bytes = given.correlationData;
     properties.correlationId = isUtf8(bytes) ? bytes.toString("utf8") : new Uint8Array(bytes);
@@ -228,11 +282,12 @@ function decodeProperties(
   if (given.payloadFormatIndicator === true) properties.textBody = true;
   if (packet.retain) properties.retain = true;
   if (options.qos === 0) properties.durable = false;
-  for (const name of ["contentEncoding", "type", "messageId", "appId"] as const) {
-    const text = ours.get(own[name]);
-    if (text !== undefined) properties[name] = text;
+  let odd: Set<string> | null = null;
+  for (const [name, value] of ours) {
+    const carrier = carrierByName.get(name);
+    if (carrier === undefined || carrier.take(properties, value)) continue;
+    odd ??= new Set();
+    odd.add(name);
   }
-  const priority = ours.get(own.priority);
-  if (priority !== undefined && /^\d{1,3}$/.test(priority)) properties.priority = Number(priority);
-  return properties;
+  return { properties, odd: odd ?? NONE_ODD };
 }

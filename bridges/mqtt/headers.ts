@@ -12,28 +12,31 @@
  */
 import { isUtf8 } from "node:buffer";
 import { encodeText, type Header } from "../../src/message.ts";
+import { escapePrefix, mapping } from "../mapping.ts";
+import { headerOf, isOurs, ownNames } from "../mapping-carry.ts";
 import { isSafeText, textBytesMax } from "./topic.ts";
 
 /** A user property: MQTT keeps their order, and names may repeat. */
 export type Pair = readonly [name: string, value: string];
 
-/** The user properties of our own; a header of a message can't have their names. */
+const rows = mapping.mqtt;
+
+/** The user properties of our own beside those of single properties. */
 export const ownProperty = {
-  headers: "isthmus-headers",
-  id: "isthmus-id",
-  key: "isthmus-key",
-  keyBase64: "isthmus-key-base64",
-  timestamp: "isthmus-timestamp",
-  tombstone: "isthmus-tombstone",
-  contentEncoding: "isthmus-content-encoding",
-  type: "isthmus-type",
-  priority: "isthmus-priority",
-  messageId: "isthmus-message-id",
-  appId: "isthmus-app-id",
-  replyTo: "isthmus-reply-to",
+  headers: headerOf(rows, "headers"),
+  id: headerOf(rows, "id"),
+  key: headerOf(rows, "key"),
+  timestamp: headerOf(rows, "timestampMs"),
+  tombstone: headerOf(rows, "tombstone"),
 } as const;
 
-const OWN_NAMES: ReadonlySet<string> = new Set(Object.values(ownProperty));
+/** Ends the name of a property of ours whose text MQTT forbids, and that therefore is base64. */
+export const BASE64_SUFFIX = "-base64";
+
+const PLAIN_NAMES = ownNames(rows);
+const OWN_NAMES: ReadonlySet<string> = new Set(
+  [...PLAIN_NAMES].flatMap((name) => [name, `${name}${BASE64_SUFFIX}`]),
+);
 
 type How = "b" | "e" | "n";
 type Item = string | readonly [string, How];
@@ -49,10 +52,11 @@ export function encodeHeaders(
   for (const { name } of headers) counts.set(name, (counts.get(name) ?? 0) + 1);
   const pairs: Pair[] = [];
   const items: Item[] = [];
-  for (const { name, value } of headers) {
+  for (const { name: given, value } of headers) {
+    const name = isOurs(OWN_NAMES, given) ? `${escapePrefix}${given}` : given;
     const problem = nameProblem(name);
     if (problem !== null) return { refused: problem };
-    const [how, text] = encodeValue(value, (counts.get(name) ?? 0) > 1);
+    const [how, text] = encodeValue(value, (counts.get(given) ?? 0) > 1);
     if (text !== null) pairs.push([name, text]);
     if (text !== null && Buffer.byteLength(text) > textBytesMax) {
       return { refused: `the header "${name}" is longer than ${textBytesMax} bytes` };
@@ -69,7 +73,6 @@ export function encodeHeaders(
 
 function nameProblem(name: string): string | null {
   const shown = JSON.stringify(name.slice(0, 60));
-  if (OWN_NAMES.has(name)) return `the header name ${shown} is the gateway's own`;
   if (!isSafeText(name)) return `the header name ${shown} holds a character that MQTT forbids`;
   if (Buffer.byteLength(name) <= textBytesMax) return null;
   return `the header name ${shown} is longer than ${textBytesMax} bytes`;
@@ -111,13 +114,20 @@ function losesOrder(pairs: readonly Pair[]): boolean {
   return false;
 }
 
-/** The headers among the pairs of a message from anyone, ours or not. */
-export function decodeHeaders(pairs: readonly Pair[]): readonly Header[] {
+/**
+ * The headers among the pairs of a message from anyone, ours or not. `isTaken` says of a pair by a
+ * name of ours that it was one of ours; without it all are.
+ */
+export function decodeHeaders(
+  pairs: readonly Pair[],
+  isTaken: (name: string) => boolean = () => true,
+): readonly Header[] {
   const left = new Map<string, string[]>();
   let list: string | null = null;
   for (const [name, value] of pairs) {
     if (name === ownProperty.headers) list = value;
-    else if (!OWN_NAMES.has(name)) left.set(name, [...(left.get(name) ?? []), value]);
+    else if (!OWN_NAMES.has(name) || !isTaken(name))
+      left.set(name, [...(left.get(name) ?? []), value]);
   }
   const headers: Header[] = [];
   for (const item of list === null ? [] : parseItems(list)) {
@@ -125,16 +135,25 @@ export function decodeHeaders(pairs: readonly Pair[]): readonly Header[] {
     if (header !== null) headers.push(header);
   }
   for (const [name, values] of left) {
-    for (const value of values) headers.push({ name, value: encodeText(value) });
+    const plain = plainName(name);
+    for (const value of values) headers.push({ name: plain, value: encodeText(value) });
   }
   return headers;
 }
 
+/** The name that a header had before it was escaped. */
+function plainName(name: string): string {
+  return name.startsWith(escapePrefix) && isOurs(OWN_NAMES, name)
+    ? name.slice(escapePrefix.length)
+    : name;
+}
+
 function decodeItem(item: Item, left: ReadonlyMap<string, string[]>): Header | null {
-  const [name, how] = typeof item === "string" ? [item, null] : item;
+  const [wireName, how] = typeof item === "string" ? [item, null] : item;
+  const name = plainName(wireName);
   if (how === "n") return { name, value: null };
   if (how === "e") return { name, value: new Uint8Array(0) };
-  const text = left.get(name)?.shift();
+  const text = left.get(wireName)?.shift();
   if (text === undefined) return null;
   return { name, value: how === "b" ? bytesOfBase64(text) : encodeText(text) };
 }

@@ -6,8 +6,8 @@
  * Publishes that come in are handed on at once and acked later. The client library would ack as
  * soon as its handler returns, or stand still until then (and with it everything behind, pings
  * included); so each packet is shown to it as QoS 0, which it does not ack, and the PUBACK or
- * PUBREC is written to the connection when the message is safe. A PUBREL is answered by the
- * library, as for a message that it does not know.
+ * PUBREC is written to the connection when the message is safe. A PUBREL is kept from it too where
+ * somebody wants to know of it first: the PUBCOMP is written when that is done.
  */
 import type { IClientOptions, IConnackPacket, IPublishPacket, MqttClient, Packet } from "mqtt";
 import { systemClock } from "../../src/clock.ts";
@@ -19,6 +19,8 @@ import type { Version } from "./codec.ts";
 
 /** How long a broker may take to answer a connect. Milliseconds. */
 const CONNECT_WAIT_MS = 10_000;
+/** Topics that a broker may give a number instead of their name, on one connection. Count. */
+const TOPIC_ALIASES_MAX = 64;
 /** How long a close waits for the connection to end. Milliseconds. */
 const CLOSE_WAIT_MS = 2000;
 
@@ -32,6 +34,14 @@ export interface Endpoint {
   readonly keepaliveMs: number;
 }
 
+/** A last will, as the broker publishes it. */
+export interface Will {
+  readonly topic: string;
+  readonly body: string;
+  readonly qos: 0 | 1 | 2;
+  readonly retain: boolean;
+}
+
 /** What is this connection's own. */
 export interface LinkOptions {
   readonly clientId: string;
@@ -42,6 +52,10 @@ export interface LinkOptions {
   readonly receiveMaximum: number;
   /** An incoming message, with the QoS that it came with. */
   readonly onPublish: (packet: IPublishPacket, qos: number) => void;
+  /** The broker has released a packet id of QoS 2; PUBCOMP goes when it resolves. */
+  readonly onRelease?: (packetId: number) => Promise<void>;
+  /** What the broker publishes when this connection ends without a goodbye. */
+  readonly will?: Will | undefined;
   /** The connection is gone and was not disposed of. Called once. */
   readonly onLost: (reason: Error) => void;
 }
@@ -64,7 +78,7 @@ export class Link implements AsyncDisposable {
   private constructor(client: MqttClient, options: LinkOptions) {
     this.client = client;
     this.#onLost = options.onLost;
-    this.#takeOver(options.onPublish);
+    this.#takeOver(options);
     client.on("error", (error) => {
       this.#reason ??= error;
     });
@@ -98,6 +112,11 @@ export class Link implements AsyncDisposable {
   /** Whether the connection is gone. */
   get isLost(): boolean {
     return this.#lost !== null || this.#ended;
+  }
+
+  /** Whether the broker went on with a session that it had kept. */
+  get hadSession(): boolean {
+    return this.#connack?.sessionPresent === true;
   }
 
   /** What the broker said of itself when it accepted the connection (MQTT 5). */
@@ -173,19 +192,31 @@ export class Link implements AsyncDisposable {
     return failure;
   }
 
-  #takeOver(onPublish: LinkOptions["onPublish"]): void {
+  #takeOver({ onPublish, onRelease }: LinkOptions): void {
     let qos = 0;
+    let topic = "";
+    // The library knows which topic an alias stands for, and tells it just before `handleMessage`.
+    this.client.on("message", (resolved) => {
+      topic = resolved;
+    });
     this.client.on("packetsend", (packet: Packet) => {
       if (packet.cmd === "pingreq") this.#heard = false;
     });
     this.client.on("packetreceive", (packet: Packet) => {
       this.#heard = true;
       this.#isSuspect = false;
+      if (packet.cmd === "pubrel" && onRelease !== undefined) {
+        // A command that the library does not know, so that it does nothing.
+        (packet as { cmd: string }).cmd = "taken";
+        // Without an answer the broker sends it again, on another connection.
+        this.#complete(packet.messageId ?? 0, onRelease).catch((error) => this.abandon(error));
+      }
       if (packet.cmd !== "publish") return;
       qos = packet.qos;
       packet.qos = 0;
     });
     this.client.handleMessage = (packet, done) => {
+      if (packet.topic === "") packet.topic = topic;
       onPublish(packet, qos);
       if (this.#paused) this.#resume = done;
       else done();
@@ -205,6 +236,16 @@ export class Link implements AsyncDisposable {
         this.#isSuspect = true;
       }
     };
+  }
+
+  /** Answers a PUBREL. */
+  async #complete(
+    packetId: number,
+    onRelease: NonNullable<LinkOptions["onRelease"]>,
+  ): Promise<void> {
+    await onRelease(packetId);
+    if (this.isLost) return;
+    this.client.stream.write(Uint8Array.of(0x70, 2, packetId >> 8, packetId & 0xff));
   }
 
   #close(): void {
@@ -233,6 +274,7 @@ function connectOptions(
   const properties = {
     sessionExpiryInterval: Math.ceil(own.sessionExpiryMs / 1000),
     receiveMaximum: own.receiveMaximum,
+    topicAliasMaximum: TOPIC_ALIASES_MAX,
   };
   return {
     url: `${protocol}://${url.host}${path}`,
@@ -246,11 +288,20 @@ function connectOptions(
       connectTimeout: CONNECT_WAIT_MS,
       resubscribe: false,
       queueQoSZero: false,
+      // As many aliases for topics as the broker takes; none where it takes none.
+      autoAssignTopicAlias: true,
+      ...willOf(own.will),
       ...loginOf(url, endpoint),
       ...pemOf(tls),
       ...(version === 5 ? { properties } : {}),
     },
   };
+}
+
+function willOf(will: Will | undefined): Pick<IClientOptions, "will"> {
+  if (will === undefined) return {};
+  const { topic, body, qos, retain } = will;
+  return { will: { topic, payload: Buffer.from(body), qos, retain } };
 }
 
 /** What each scheme connects with, and with what when TLS is asked for beside it. */

@@ -4,7 +4,12 @@
  * version 3.1.1 only topic and body travel, everything else of a message is lost.
  */
 import { z } from "zod";
-import type { Address, BridgeModule, ConnectContext } from "../../src/bridge.ts";
+import {
+  type Address,
+  type BridgeModule,
+  type ConnectContext,
+  noLosses,
+} from "../../src/bridge.ts";
 import {
   connectionShape,
   durationMs,
@@ -15,7 +20,11 @@ import {
   type Tls,
   urlsOf,
 } from "../document.ts";
-import type { Version } from "./codec.ts";
+import { mqttPlaces } from "../places.ts";
+import { mapping } from "../mapping.ts";
+import { losesBy } from "../mapping-carry.ts";
+import { encodeMessage, type Version } from "./codec.ts";
+import type { Will } from "./link.ts";
 import { isSafeText, parseFilter, topicProblem } from "./topic.ts";
 
 /** How often a quiet connection is pinged; a silent peer is gone after one and a half. Ms. */
@@ -36,6 +45,8 @@ export interface MqttConfig {
   readonly version: Version;
   /** Null: made from the bridge's name. */
   readonly clientId: string | null;
+  /** What the broker publishes when this bridge ends without a goodbye. */
+  readonly will?: Will | undefined;
   readonly cleanStart: boolean;
   readonly sessionExpiryMs: number;
   readonly keepaliveMs: number;
@@ -45,6 +56,16 @@ const configSchema = z.strictObject({
   ...connectionShape,
   version: z.literal([5, "5", "5.0", "3.1.1", 4, "4"]).optional(),
   clientId: referenceText.optional(),
+  will: z
+    .strictObject({
+      topic: z.string().refine((topic) => topicProblem(topic) === null, {
+        error: ({ input }) => topicProblem(String(input)) ?? "expected a topic",
+      }),
+      body: referenceText.optional(),
+      qos: z.literal([0, 1, 2]).optional(),
+      retain: z.boolean().optional(),
+    })
+    .optional(),
   cleanStart: z.boolean().optional(),
   sessionExpiry: durationMs
     .refine((ms) => ms <= SESSION_EXPIRY_MS_MAX, "expected at most 136 years")
@@ -68,6 +89,8 @@ const sinkSchema = z.strictObject({
   retain: z.boolean().optional(),
 });
 
+const lossesOf311 = losesBy(mapping["mqtt 3.1.1"], "MQTT 3.1.1");
+
 /** The module of the kind `mqtt`. */
 export const mqtt: BridgeModule<MqttConfig> = {
   kind: "mqtt",
@@ -87,6 +110,16 @@ export const mqtt: BridgeModule<MqttConfig> = {
     sink: true,
   },
   addressSpecials: { topic: "/+#" },
+  places: mqttPlaces,
+  events: { prefix: "" },
+  translation: {
+    rows: (config) => mapping[config?.version === 4 ? "mqtt 3.1.1" : "mqtt"],
+    losses: (message, { version }) => (version === 4 ? lossesOf311(message) : noLosses),
+    refusal(message, { version }, nowMs) {
+      const encoded = encodeMessage(message, { version, nowMs });
+      return "refused" in encoded ? encoded.refused : null;
+    },
+  },
   parseConfig,
   parseAddress: (input, end) => (end === "source" ? sourceAddress(input) : sinkAddress(input)),
   async connect(config: MqttConfig, context: ConnectContext) {
@@ -96,7 +129,7 @@ export const mqtt: BridgeModule<MqttConfig> = {
 };
 
 function parseConfig(input: unknown): MqttConfig {
-  const { url, urls, version, clientId, cleanStart, sessionExpiry, keepalive, ...rest } =
+  const { url, urls, version, clientId, will, cleanStart, sessionExpiry, keepalive, ...rest } =
     parseDocument(configSchema, input);
   const all = urlsOf({ url, urls });
   all.forEach((text, index) => {
@@ -110,6 +143,7 @@ function parseConfig(input: unknown): MqttConfig {
     urls: all,
     version: version === undefined || String(version).startsWith("5") ? 5 : 4,
     clientId: clientId ?? null,
+    ...(will === undefined ? {} : { will: willOf(will) }),
     cleanStart: cleanStart ?? false,
     sessionExpiryMs: sessionExpiry ?? SESSION_EXPIRY_MS,
     keepaliveMs: keepalive ?? KEEPALIVE_MS,
@@ -145,4 +179,10 @@ function sinkAddress(input: Readonly<Record<string, unknown>>): Address {
     text: `topic ${fields.topic}${retain ? " retained" : ""}`,
     fields: { ...fields, qos: fields.qos ?? 1, retain },
   };
+}
+
+type WillDocument = NonNullable<z.infer<typeof configSchema>["will"]>;
+
+function willOf({ topic, body = "", qos: level = 0, retain = false }: WillDocument): Will {
+  return { topic, body, qos: level, retain };
 }

@@ -13,6 +13,7 @@ import { Inbox } from "../inbox.ts";
 import { type Entry, Settling } from "../settling.ts";
 import { decodeMessage, idGiven, type Place } from "./codec.ts";
 import { type Endpoint, Link } from "./link.ts";
+import { Releases } from "./releases.ts";
 
 /** Messages unsettled at most, however small. Count. */
 const UNSETTLED_MAX = 2000;
@@ -22,6 +23,8 @@ const MESSAGE_BYTES = 64;
 interface Arrival {
   readonly packet: IPublishPacket;
   readonly qos: number;
+  /** What names a message of QoS 2 for ever. */
+  readonly name: string | null;
 }
 
 /** What a source subscribes with. */
@@ -41,6 +44,8 @@ export class MqttSource implements Source {
   readonly #bytesMax: number;
   readonly #inbox: Inbox<Arrival>;
   readonly #settling = new Settling<Arrival>();
+  /** Null: nothing of this source is kept, so QoS 2 is at least once. */
+  #releases: Releases | null = null;
   #link: Link | null = null;
 
   private constructor(place: Place, clock: Clock, bytesMax: number) {
@@ -61,18 +66,22 @@ export class MqttSource implements Source {
   }): Promise<MqttSource> {
     const { endpoint, subscription, options } = parts;
     const source = new MqttSource(parts.place, parts.clock, options.unsettledBytesMax);
+    const releases = await releasesOf(options, subscription);
+    source.#releases = releases;
     const link = await Link.open(
       endpoint,
       {
         ...subscription,
         receiveMaximum: UNSETTLED_MAX,
-        onPublish: (packet, qos) => source.#arrived({ packet, qos }),
+        onPublish: (packet, qos) => source.#arrived(packet, qos),
         onLost: () => source.#lost(),
+        ...(releases === null ? {} : { onRelease: async (id) => await releases.release(id) }),
       },
       parts.signal,
     );
     source.#link = link;
     try {
+      if (!link.hadSession) await releases?.begin();
       await subscribe(link, subscription, options.start === "earliest");
     } catch (error) {
       await link[Symbol.asyncDispose]();
@@ -90,6 +99,7 @@ export class MqttSource implements Source {
     return {
       messages: taken.items.map(({ packet, qos }) => decodeMessage(packet, qos, options)),
       ids: taken.items.map(({ packet }) => idGiven(packet)),
+      uniqueIds: taken.items.map(({ name }) => name),
       ack: async () => this.#ack(entry),
       nack: async () => await this.#nack(entry),
     };
@@ -129,8 +139,10 @@ export class MqttSource implements Source {
     await this.#link?.[Symbol.asyncDispose]();
   }
 
-  #arrived(arrival: Arrival): void {
-    this.#inbox.push(arrival);
+  #arrived(packet: IPublishPacket, qos: number): void {
+    const isNamed = qos === 2 && packet.messageId !== undefined;
+    const name = isNamed ? (this.#releases?.nameOf(packet.messageId ?? 0) ?? null) : null;
+    this.#inbox.push({ packet, qos, name });
     this.#tune();
   }
 
@@ -144,6 +156,14 @@ export class MqttSource implements Source {
     const { heldBytes, heldCount } = this.#inbox;
     this.#link.paused = heldBytes >= this.#bytesMax || heldCount >= UNSETTLED_MAX;
   }
+}
+
+/** Packet ids mean something only where a message may come with QoS 2. */
+async function releasesOf(
+  { memory }: SourceOptions,
+  { qos, clientId }: Subscription,
+): Promise<Releases | null> {
+  return memory === undefined || qos < 2 ? null : await Releases.load(memory, clientId);
 }
 
 function bytesOf({ packet }: Arrival): number {

@@ -14,6 +14,7 @@ import { registerGet } from "./get.ts";
 import { registerHook } from "./hook.ts";
 import { registerListen } from "./listen.ts";
 import { registerLog } from "./log.ts";
+import { registerMap } from "./map.ts";
 import { registerPublish } from "./publish.ts";
 import { registerRead } from "./read.ts";
 import { registerReplay } from "./replay.ts";
@@ -22,6 +23,7 @@ import { registerRule } from "./rule.ts";
 import { registerSend } from "./send.ts";
 import { registerTail } from "./tail.ts";
 import { registerToken } from "./token.ts";
+import { registerTrace } from "./trace.ts";
 import { registerUnavailable } from "./unavailable.ts";
 
 /** What `isthmus serve` ends with, told by the gateway. */
@@ -65,8 +67,10 @@ Exit codes: 0 done, 1 failed, 2 wrong usage.`,
     registerReplay,
     registerSend,
     registerListen,
+    registerTrace,
     registerDoctor,
     registerLog,
+    registerMap,
     registerUnavailable,
   ]) {
     register(program);

@@ -14,7 +14,7 @@ import {
   parseDefinition,
   parseDefinitions,
 } from "../rules/parse.ts";
-import { Rehearsal } from "../rules/rehearsal.ts";
+import { bridgesOf, Rehearsal } from "../rules/rehearsal.ts";
 import { noDefinitions } from "../rules/store/accepted.ts";
 import {
   parseTestFile,
@@ -102,8 +102,9 @@ function testedRules(
   modules: ReadonlyMap<string, BridgeModule>,
 ): readonly TestedRule[] {
   const definitions = definitionsOf(documents, modules);
+  const bridges = bridgesOf(definitions, modules);
   return planOf(definitions).rules.map(({ name, stream, definition: { parsed } }) => {
-    const rehearsal = new Rehearsal(name, parsed, modules);
+    const rehearsal = new Rehearsal(name, parsed, bridges);
     return { name, stream, enabled: parsed.enabled, rehearsal };
   });
 }

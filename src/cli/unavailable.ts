@@ -7,8 +7,6 @@ import { UnavailableError } from "./failure.ts";
 
 /** The commands, with their own commands where they have some. */
 const unavailable: Readonly<Record<string, readonly string[]>> = {
-  trace: [],
-  map: ["explain"],
   migrate: ["plan", "start", "status", "verify", "positions", "cutover", "reverse", "abort"],
   bench: [],
 };

@@ -4,6 +4,15 @@
  * id and time become the message's own, and `partitionkey` its key when no other is given.
  */
 import { isUtf8 } from "node:buffer";
+import {
+  type Attributes,
+  isObject,
+  keyOf,
+  percentDecoded,
+  problemsOf,
+  REQUIRED,
+  STRUCTURED_TYPE,
+} from "../cloudevents/event.ts";
 import { type InvalidDetail, InvalidError, LimitError } from "../errors.ts";
 import { parseJson, stringifyJson } from "../json.ts";
 import { batchMessagesMax, problemsMax } from "../limits.ts";
@@ -11,20 +20,7 @@ import { encodeText, type Header, textHeader } from "../message.ts";
 import { parseTimeMs } from "../rules/units.ts";
 import type { Draft } from "./message-input.ts";
 
-const STRUCTURED_TYPE = "application/cloudevents+json";
 const PREFIX = "ce-";
-const REQUIRED = ["id", "source", "specversion", "type"] as const;
-const ATTRIBUTE = /^[a-z0-9]+$/;
-
-type Attributes = Readonly<Record<string, unknown>>;
-
-/** How a request with this content type carries events. `binary` also when it carries none. */
-export function eventMode(contentType: string): "batch" | "structured" | "binary" {
-  const type = contentType.trim().toLowerCase();
-  // The batch's type begins with the other one, so it is asked for first.
-  if (type.startsWith("application/cloudevents-batch")) return "batch";
-  return type.startsWith("application/cloudevents") ? "structured" : "binary";
-}
 
 /** A draft as the event that its `ce-` headers make it; as it is when they make none. */
 export function binaryEvent(from: Headers, draft: Draft): Draft {
@@ -87,63 +83,24 @@ function parseEvents(body: Uint8Array): unknown {
 }
 
 function withAttributes(draft: Draft, attributes: Attributes): Draft {
-  const { id, type, time, partitionkey } = attributes;
+  const { id, type, time } = attributes;
   const timeMs = typeof time === "string" ? parseTimeMs(time, draft.timestampMs) : null;
-  const key = typeof partitionkey === "string" && partitionkey !== "" ? partitionkey : null;
   return {
     ...draft,
-    key: draft.key ?? (key === null ? null : encodeText(key)),
+    key: draft.key ?? keyOf(attributes),
     properties: { ...draft.properties, type: String(type), messageId: String(id) },
     timestampMs: timeMs ?? draft.timestampMs,
   };
 }
 
-function problemsOf(event: Attributes, base: string): InvalidDetail[] {
-  const errors: InvalidDetail[] = [];
-  for (const name of REQUIRED) {
-    const value = event[name];
-    if (typeof value === "string" && value !== "") continue;
-    errors.push({ pointer: `${base}/${name}`, detail: "expected text, not empty" });
-  }
-  if (typeof event["specversion"] === "string" && event["specversion"] !== "1.0") {
-    errors.push({ pointer: `${base}/specversion`, detail: 'expected "1.0"' });
-  }
-  const { data, data_base64: base64, time } = event;
-  if (data !== undefined && base64 !== undefined) {
-    errors.push({ pointer: `${base}/data_base64`, detail: "give either data or data_base64" });
-  }
-  if (typeof time === "string" && parseTimeMs(time, 0) === null) {
-    errors.push({ pointer: `${base}/time`, detail: "expected an RFC 3339 time" });
-  }
-  for (const name of Object.keys(event)) {
-    if (ATTRIBUTE.test(name) || name === "data_base64") continue;
-    errors.push({
-      pointer: `${base}/${name.slice(0, 60)}`,
-      detail: "attributes are named [a-z0-9]+",
-    });
-  }
-  return errors;
-}
-
-/** One round of percent-decoding, after the quotes that some senders put around a value. */
 function decodeValue(attribute: string, value: string): string {
-  const quoted = /^"(.*)"$/.exec(value);
-  const plain = quoted === null ? value : (quoted[1] ?? "").replaceAll(/\\(.)/g, "$1");
-  const unescaped = plain.replaceAll(/%([0-9A-Fa-f]{2})/g, (_, hex: string) => {
-    return String.fromCharCode(Number.parseInt(hex, 16));
-  });
-  const decoded = Buffer.from(unescaped, "latin1");
-  if (isUtf8(decoded)) return decoded.toString("utf8");
-  const name = `${PREFIX}${attribute}`;
-  throw refusal([{ pointer: `/${name}`, detail: "its bytes are not UTF-8" }]);
+  const decoded = percentDecoded(value);
+  if (decoded !== null) return decoded;
+  throw refusal([{ pointer: `/${PREFIX}${attribute}`, detail: "its bytes are not UTF-8" }]);
 }
 
 function refusal(errors: readonly InvalidDetail[]): InvalidError {
   const [first] = errors;
   const text = `not a CloudEvent: ${first?.pointer ?? ""} ${first?.detail ?? ""}`;
   return new InvalidError(text, errors.slice(0, problemsMax));
-}
-
-function isObject(value: unknown): value is Attributes {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

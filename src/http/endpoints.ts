@@ -35,6 +35,7 @@ export type AnswerName =
   | "Revision"
   | "Preview"
   | "Explanations"
+  | "Journeys"
   | "Operated"
   | "DeadLetter"
   | "Survey"

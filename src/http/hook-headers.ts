@@ -2,7 +2,7 @@
  * What a hook looks at before it reads a body: how long the headers are, whether the body is of a
  * type that it takes, and in a coding that it can undo. Refused here, nothing of the body is read.
  */
-import { RequestError } from "../errors.ts";
+import { InvalidError, RequestError } from "../errors.ts";
 import type { HookDocument } from "../rules/document.ts";
 
 /** What stands around a header's name and value on the wire. Bytes. */
@@ -40,4 +40,11 @@ function codingOf(contentEncoding: string | null): "gzip" | null {
   if (GZIP.has(coding)) return "gzip";
   const headers = { "accept-encoding": "gzip" };
   throw new RequestError("unsupported-media-type", "this hook undoes gzip, and no other", headers);
+}
+
+/** Two `Host` lines come joined: which of them is meant, nobody knows. @throws InvalidError */
+export function checkHost(headers: Headers): void {
+  if (headers.get("host")?.includes(",") !== true) return;
+  const detail = "a request has one Host header with one host";
+  throw new InvalidError(detail, [{ pointer: "", detail }]);
 }

@@ -2,8 +2,10 @@
  * What a webhook becomes: a message with the headers that may be kept, its key, and the dedupe key
  * by which a second one of the same is known. The sender's own secrets are never kept.
  */
+import { withHttpEvent } from "../cloudevents/read.ts";
 import { dedupeKeyBytesMax, keyBytesMax } from "../limits.ts";
 import type { Header, Message, Origin } from "../message.ts";
+import { arrived } from "../routing/hops.ts";
 import { dedupeFrom, keyFrom } from "../routing/keys.ts";
 import type { HookDocument } from "../rules/document.ts";
 import { idempotencyKey } from "./append.ts";
@@ -63,7 +65,7 @@ export function messageOf(
     if (!parts.dropped.has(name)) kept.push({ name, value: headerBytes(value) });
   }
   const { origin } = parts;
-  return {
+  const message = arrived({
     id: parts.id,
     key: null,
     properties: contentProperties(headers, origin.http?.inflated !== undefined),
@@ -71,7 +73,8 @@ export function messageOf(
     body: parts.body,
     timestampMs: parts.atMs,
     origin,
-  };
+  });
+  return withHttpEvent(message);
 }
 
 /** How a second one of the same is known. */

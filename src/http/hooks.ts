@@ -18,7 +18,7 @@ import {
   whenDurable,
 } from "./append.ts";
 import { HookBodies } from "./hook-body.ts";
-import { checkHeaders } from "./hook-headers.ts";
+import { checkHeaders, checkHost } from "./hook-headers.ts";
 import { HookLimiter, type Shed } from "./hook-limits.ts";
 import { type KeylessMessage, messageOf, prepare } from "./hook-message.ts";
 import { type HookPlan, planOf } from "./hook-plan.ts";
@@ -130,6 +130,7 @@ function leave({ shared, plan }: Call): void {
 async function taken(call: Call): Promise<Response> {
   const { shared, request, server, hook, plan } = call;
   const { bodies, context } = shared;
+  checkHost(request.headers);
   const inflated = plan.checksHeaders ? checkHeaders(hook.document, request.headers) : null;
   const atMs = context.clock.nowMs();
   const peer = server.requestIP(request)?.address ?? null;

@@ -92,6 +92,7 @@ const ANSWERS: Readonly<Record<AnswerName, readonly [string, string | null]>> = 
   Preview: ["Lines: progress, and the result as the last one", "application/x-ndjson"],
   BridgeTest: ["What was looked at, and what is wrong with it", "application/json"],
   Explanations: ["What each rule makes of the message", "application/json"],
+  Journeys: ["How the message was received, and what became of it", "application/json"],
   Operated: ["What was done, or would be", "application/json"],
   DeadLetter: ["The dead letter and the message as it was", "application/json"],
   Survey: ["What the job would do", "application/json"],

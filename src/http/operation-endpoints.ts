@@ -58,6 +58,15 @@ export const OPERATION_ENDPOINTS: readonly Endpoint[] = [
   {
     ...VIEWER,
     method: "GET",
+    path: "/api/journey",
+    summary: "Follow one message: how it was received, what each rule made of it, where it is",
+    query: ["id", "place", "stream"],
+    answers: { 200: "Journeys" },
+    problems: [400, 403, 404, 503],
+  },
+  {
+    ...VIEWER,
+    method: "GET",
     path: "/api/dead-letters/:name",
     summary: "List the dead letters of a rule or source, and what became of each",
     query: [...PICK_QUERY, "after", "max"],

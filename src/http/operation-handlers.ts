@@ -1,6 +1,7 @@
 /** What the calls of `operation-endpoints.ts` do. */
 import { dropLetters, listLetters, retryLetters, showLetter } from "./admin/dead-letters.ts";
 import { jsonResponse } from "./admin/definitions.ts";
+import { journeyResponse } from "./admin/journey.ts";
 import { beginReplay, type JobCall, jobView } from "./admin/jobs.ts";
 import {
   parkedKeys,
@@ -40,6 +41,12 @@ export function operationHandlers(read: CallReader): Readonly<Record<string, Han
     "POST /api/routes/:rule/seek": (call) => seekRoutes(routeOf(call), call.context),
     "GET /api/routes/:rule/parked": (call) => parkedKeys(routeOf(call), call.context),
     "POST /api/routes/:rule/release": (call) => releaseKeys(routeOf(call), call.context),
+    "GET /api/journey": (call) => {
+      // A look through many messages takes its time.
+      call.server.timeout(call.request, 0);
+      const { url, signal } = call.request;
+      return journeyResponse({ url, signal, principal: caller(call) }, call.context);
+    },
     "GET /api/dead-letters/:name": (call) => {
       const { url } = call.request;
       return listLetters({ name: param(call, "name"), url, principal: caller(call) }, call.context);
@@ -61,9 +68,11 @@ export function operationHandlers(read: CallReader): Readonly<Record<string, Han
     "GET /api/replays/:id": (call) =>
       jsonResponse(jobView(call.context.gateway.operations.jobs.get(param(call, "id")))),
     "DELETE /api/replays/:id": async (call) => {
-      const { jobs } = call.context.gateway.operations;
+      const { jobs, audit } = call.context.gateway.operations;
       const by = callerText(caller(call));
-      return jsonResponse(jobView(await jobs.cancel(param(call, "id"), by)));
+      const job = await jobs.cancel(param(call, "id"), by);
+      await audit.note([{ by, action: "cancelled", kind: "replays", name: job.id }]);
+      return jsonResponse(jobView(job));
     },
   };
 }

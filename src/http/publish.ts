@@ -3,10 +3,12 @@
  * a CloudEvents batch. Answered once everything is on disk; all of a call is taken or nothing.
  */
 import type { BunRequest, Server } from "bun";
+import { eventMode } from "../cloudevents/event.ts";
 import { GatewayError, InvalidError } from "../errors.ts";
 import { batchRequestBytesMax, dedupeKeyBytesMax, bodyBytesMax } from "../limits.ts";
 import type { Stream } from "../log/stream.ts";
-import { type Header, type Message, type Origin, sharedOrigin } from "../message.ts";
+import { type Header, HOPS_HEADER, type Message, type Origin, sharedOrigin } from "../message.ts";
+import { parseHops } from "../routing/hops.ts";
 import type { Principal } from "../rules/store/roles.ts";
 import {
   acceptedResponse,
@@ -19,7 +21,7 @@ import {
   writableStream,
 } from "./append.ts";
 import { callerOf, admitWrite } from "./auth.ts";
-import { binaryEvent, eventMode, parseBatch, parseStructured } from "./cloudevents.ts";
+import { binaryEvent, parseBatch, parseStructured } from "./cloudevents.ts";
 import type { Draft } from "./message-input.ts";
 import { parseLines } from "./ndjson.ts";
 import { failureResponse } from "./problem.ts";
@@ -72,7 +74,9 @@ export function publishHandler(services: HttpContext): PublishHandler {
 async function publish(call: Call): Promise<{ messages: number; response: Response }> {
   const { drafts, isList } = await draftsOf(call);
   countCall(call, drafts);
-  const origin = sharedOrigin(publishOrigin("http", call.stream.name, call.principal));
+  const hops = parseHops(call.request.headers.get(HOPS_HEADER) ?? "");
+  const from = publishOrigin("http", call.stream.name, call.principal);
+  const origin = sharedOrigin(hops === null ? from : { ...from, hops });
   const messages = drafts.map((draft) => messageOf(draft, origin, call));
   const receipts = await append(messages, call, isList);
   const texts = receipts.map(receiptJson);

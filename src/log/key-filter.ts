@@ -11,6 +11,8 @@ import { filterFillMax, filterSlotsMax, filterSlotsMin } from "../limits.ts";
 
 const TAG_BITS = 12;
 const TAG_MASK = (1 << TAG_BITS) - 1;
+/** Odd, near 2^32 divided by the golden ratio: multiplying by it moves all bits into the first. */
+const SPREAD = 0x9e3779b1;
 
 /** A key's hash of 40 bits: 32 and 8. Equal hashes say nothing; different ones are other keys. */
 export interface KeyHash {
@@ -43,7 +45,7 @@ class Page {
 
   add({ high, low }: KeyHash, segment: number): void {
     const mask = this.slots.length - 1;
-    let at = high >>> this.#shift;
+    let at = this.#placeOf(high);
     while (this.slots[at] !== 0) at = (at + 1) & mask;
     this.slots[at] = slotOf(high, low, segment);
     this.#count++;
@@ -54,11 +56,16 @@ class Page {
   gather({ high, low }: KeyHash, into: Set<number>): void {
     const mask = this.slots.length - 1;
     const wanted = slotOf(high, low, 0) >>> TAG_BITS;
-    let at = high >>> this.#shift;
+    let at = this.#placeOf(high);
     for (let slot = this.slots[at] ?? 0; slot !== 0; slot = this.slots[at] ?? 0) {
       if (slot >>> TAG_BITS === wanted) into.add(slot & TAG_MASK);
       at = (at + 1) & mask;
     }
+  }
+
+  /** Keys come sorted by hash: by its first bits, a page's would all stand in one place. */
+  #placeOf(high: number): number {
+    return Math.imul(high, SPREAD) >>> this.#shift;
   }
 }
 

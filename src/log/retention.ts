@@ -6,13 +6,24 @@
  */
 import type { Clock } from "../clock.ts";
 import { errorText, StreamFullError } from "../errors.ts";
-import { fullSegmentsMin, retentionTickMs, segmentAgeMinMs } from "../limits.ts";
+import {
+  auditAgeMs,
+  auditBytes,
+  fullSegmentsMin,
+  journeyAgeMs,
+  journeyBytes,
+  retentionTickMs,
+  segmentAgeMinMs,
+} from "../limits.ts";
 import type { Offset } from "./log.ts";
 import type { FilePartition } from "./partition.ts";
 import type { Segment } from "./segment.ts";
 
 /** Streams whose names begin so hold what waits for one route, and are emptied as it drains. */
 export const WAIT_STREAM_PREFIX = "$wait.";
+/** What became of messages, and what was changed by whom. */
+export const JOURNEY_STREAM = "$journey";
+export const AUDIT_STREAM = "$audit";
 
 const WAIT_RETENTION: RetentionPolicy = {
   ageMs: null,
@@ -62,6 +73,12 @@ export const DEFAULT_RETENTION: RetentionPolicy = {
   keepMs: 0,
   whenFull: "block",
 };
+
+/** What the internal streams keep that nobody else looks after. */
+const INTERNAL_RETENTION: ReadonlyMap<string, RetentionPolicy> = new Map([
+  [JOURNEY_STREAM, { ...DEFAULT_RETENTION, ageMs: journeyAgeMs, bytes: journeyBytes }],
+  [AUDIT_STREAM, { ...DEFAULT_RETENTION, ageMs: auditAgeMs, bytes: auditBytes }],
+]);
 
 /** How old a segment may get before it is rolled: a tenth of what retention speaks of. */
 function segmentAgeMaxMs(policy: RetentionPolicy): number {
@@ -206,10 +223,8 @@ export class Retention {
   /** Applies retention to one partition. The other internal streams look after themselves. */
   async keep(partition: FilePartition): Promise<void> {
     const { stream, index } = partition.id;
-    const isWaiting = stream.startsWith(WAIT_STREAM_PREFIX);
-    if (stream.startsWith("$") && !isWaiting) return;
-    const own = this.#policies.get(stream) ?? DEFAULT_RETENTION;
-    const policy = isWaiting ? WAIT_RETENTION : own;
+    const policy = this.#policyOf(stream);
+    if (policy === null) return;
     const nowMs = this.#clock.nowMs();
     const passed = this.#passed.passed(stream, index);
     const newest = partition.segments.at(-1);
@@ -221,6 +236,13 @@ export class Retention {
     let count = countToDrop(partition, policy, { nowMs, passed });
     while (count-- > 0) await this.#dropOldest(partition, policy, passed);
     if (this.#holderOf(partition) === null) this.#full.delete(`${stream}/${index}`);
+  }
+
+  /** Null: the stream looks after itself. */
+  #policyOf(stream: string): RetentionPolicy | null {
+    if (stream.startsWith(WAIT_STREAM_PREFIX)) return WAIT_RETENTION;
+    if (stream.startsWith("$")) return INTERNAL_RETENTION.get(stream) ?? null;
+    return this.#policies.get(stream) ?? DEFAULT_RETENTION;
   }
 
   async #dropOldest(partition: FilePartition, policy: RetentionPolicy, passed: Offset) {

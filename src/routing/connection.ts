@@ -3,7 +3,7 @@
  * again with backoff. Sources and routes wait here while it is down; nothing else waits for them.
  */
 import { backoffMs } from "../backoff.ts";
-import type { Bridge, BridgeModule } from "../bridge.ts";
+import { type Bridge, type BridgeModule, type Loss, noLosses } from "../bridge.ts";
 import type { Clock } from "../clock.ts";
 import { errorText } from "../errors.ts";
 import {
@@ -12,6 +12,7 @@ import {
   reconnectDelayMinMs,
   stopTimeoutMs,
 } from "../limits.ts";
+import type { Message } from "../message.ts";
 import type { BridgeStatus } from "./status.ts";
 import { within } from "./within.ts";
 
@@ -46,6 +47,11 @@ export class BridgeConnection implements AsyncDisposable {
 
   get status(): BridgeStatus {
     return this.#status;
+  }
+
+  /** What a message loses on its way out through the bridge, connected or not. */
+  lossesOf(message: Message): readonly Loss[] {
+    return this.module.translation?.losses(message, this.#parts.config) ?? noLosses;
   }
 
   /** The live bridge; waits for it as long as it takes. Null when aborted or closed. */

@@ -7,9 +7,10 @@ import { assert } from "../assert.ts";
 import { DisconnectedError, errorText, type GapError } from "../errors.ts";
 import type { Offset } from "../log/log.ts";
 import type { StoredMessage } from "../message.ts";
-import { marked } from "./again.ts";
 import { HeldSinks } from "./held-sink.ts";
 import { Lanes, type Sent } from "./lanes.ts";
+import { LossTally } from "./losses.ts";
+import { leaving, made } from "./made.ts";
 import type { Finish } from "./progress.ts";
 import type { RouteParts, RunningRevision } from "./route-parts.ts";
 import { Sender } from "./sender.ts";
@@ -38,6 +39,7 @@ export class Delivery {
   readonly #parts: DeliveryParts;
   readonly #lanes: Lanes;
   readonly #sender: Sender;
+  readonly #losses = new LossTally();
   #isBegun = false;
   #state: "running" | "retrying" | "blocked" = "running";
   #error: string | null = null;
@@ -57,7 +59,7 @@ export class Delivery {
       stop,
       onFailed,
       send: (revision: RunningRevision, works: readonly Work[]) => this.#send(revision, works),
-      onSent: (work: Work) => this.#finish(work, "delivered"),
+      onSent: (work: Work) => this.#sent(work),
       opened: () => this.opened(),
       onTrouble: (work: Work, judgement: Judgement) => this.#onTrouble(work, judgement),
     };
@@ -106,6 +108,7 @@ export class Delivery {
       state: this.#state,
       error: this.#error ?? parked,
       oldestWaitingMs: wait.oldestMs,
+      losses: this.#losses.counts,
       balanced: !this.#isBegun || progress.openCount === wait.count,
     };
   }
@@ -241,7 +244,7 @@ export class Delivery {
   /** The one way out. */
   async #send(revision: RunningRevision, works: readonly Work[]): Promise<Sent> {
     const { stop, abort } = this.#parts;
-    const outgoing = works.flatMap(partsOf);
+    const outgoing = works.flatMap((work) => leaving(work, revision.trail));
     assert(outgoing.length >= works.length, "what is sent was made");
     try {
       const sink = await this.sinks.get(revision, stop);
@@ -251,7 +254,9 @@ export class Delivery {
       try {
         const outcomes = await sink.send(outgoing, abort);
         assert(outcomes.length === outgoing.length, "a sink answers for each message");
-        return wholeOutcomes(works, outcomes);
+        const whole = wholeOutcomes(works, outcomes);
+        this.#parts.journey?.sent(works, whole);
+        return whole;
       } catch (error) {
         await this.sinks.drop(revision.revision, sink);
         throw error;
@@ -287,7 +292,9 @@ export class Delivery {
     const cause = { rule: ruleName, target: targetName, revision: revision.revision, ...given };
     for (let failures = 1; !this.#parts.abort.aborted; failures++) {
       try {
-        await bury(message, cause, `${stateKey}/${progress.run}/${again}${message.offset}/dead`);
+        const key = `${stateKey}/${progress.run}/${again}${message.offset}/dead`;
+        const place = await bury(message, cause, key);
+        this.#parts.journey?.ended(work, "dead", place);
         this.#finish(work, "deadLettered");
         return true;
       } catch (error) {
@@ -299,7 +306,18 @@ export class Delivery {
     return false;
   }
 
+  #sent(work: Work): void {
+    for (const outgoing of partsOf(work)) {
+      const losses = work.revision.lossesOf(outgoing);
+      if (losses.length === 0) continue;
+      this.#losses.add(losses);
+      this.#parts.events.onLost(losses);
+    }
+    this.#finish(work, "delivered");
+  }
+
   #finish(work: Work, how: Finish): void {
+    if (how === "expired") this.#parts.journey?.ended(work, "expired", null);
     if (work.entry === null) this.#finishRead(work.message.offset, how);
     else {
       this.#parts.events.onFinished(how);
@@ -315,32 +333,14 @@ export class Delivery {
     this.#parts.save();
   }
 
-  #onTrouble({ revision }: Work, { trouble, reason, delayMs }: Judgement): void {
+  #onTrouble(work: Work, judgement: Judgement): void {
+    const { revision } = work;
+    const { trouble, reason, delayMs } = judgement;
     const { retry } = revision.target.document;
+    this.#parts.journey?.failed(work, judgement);
     const isSpent = delayMs === null || trouble.attempts >= retry.attempts;
     this.#parts.events.onRetry();
     this.show(revision.onFailure === "block" && isSpent ? "blocked" : "retrying", reason);
     this.#parts.save();
-  }
-}
-
-/** What goes out of a message, and when; `broken`: why it can't be made. */
-function made(
-  message: StoredMessage,
-  { target }: RunningRevision,
-  again: string | null,
-): Pick<Work, "outgoing" | "parts" | "broken" | "notBeforeMs"> {
-  try {
-    const all = target.renderAll === null ? [target.render(message)] : target.renderAll(message);
-    const sent = again === null ? all : all.map((each) => marked(each, again));
-    return {
-      outgoing: sent[0] ?? null,
-      parts: target.renderAll === null ? null : sent,
-      broken: sent.length === 0 ? "each: the list is empty" : null,
-      // What an operator sends again has had its time.
-      notBeforeMs: again === null ? target.notBeforeMs(message) : 0,
-    };
-  } catch (error) {
-    return { outgoing: null, parts: null, broken: errorText(error), notBeforeMs: 0 };
   }
 }

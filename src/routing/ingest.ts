@@ -13,6 +13,7 @@ import {
   reconnectDelayMaxMs,
   reconnectDelayMinMs,
 } from "../limits.ts";
+import type { States } from "../log/log.ts";
 import type { SourceKey, Stream } from "../log/stream.ts";
 import { type Message, textHeader } from "../message.ts";
 import { DEAD_LETTER_HEADERS } from "./deadletter.ts";
@@ -25,6 +26,8 @@ export interface Intake {
   /** What it reads, as text: the same places of another one are other messages. */
   readonly identity: string;
   readonly stream: Stream;
+  /** Where the source keeps what its broker does not keep for it; absent: nowhere. */
+  readonly states?: States;
   /** Where messages go that the log can't hold. */
   readonly dead: Stream;
   /** Gives a message its key; the dedupe key, or null. Never throws. */
@@ -142,9 +145,12 @@ interface Prepared {
 }
 
 /** Appends at once, in the caller's turn; the promise is of the disk. Throws as an append does. */
-function append({ messages, ids }: Delivery, intake: Intake): Promise<void> {
+function append(delivery: Delivery, intake: Intake): Promise<void> {
+  const { messages, ids, uniqueIds } = delivery;
   const prepared = messages.map((message, index) => {
-    const key = sourceKey(intake.identity, message, ids?.[index] ?? null);
+    const unique = uniqueIds?.[index] ?? null;
+    const id = unique ?? ids?.[index] ?? null;
+    const key = sourceKey(intake.identity, message, { id, isUnique: unique !== null });
     return { ...intake.prepare(message), sourceKey: key };
   });
   try {

@@ -6,8 +6,11 @@ import type { Clock } from "../clock.ts";
 import { ConflictError, NotFoundError, OffsetError } from "../errors.ts";
 import type { Offset, Partition, States } from "../log/log.ts";
 import type { Streams } from "../log/stream.ts";
-import type { Definitions } from "../rules/document.ts";
+import type { ChangeContext, Definitions } from "../rules/document.ts";
+import type { ChangeResult } from "../rules/store/change.ts";
+import { Audit } from "./audit.ts";
 import { Jobs } from "./jobs.ts";
+import { Journeys } from "./journey.ts";
 import type { Routes, RunningRoute } from "./routes.ts";
 import type { ParkedKey } from "./status.ts";
 
@@ -65,10 +68,16 @@ export interface ParkedOf {
 export class Operations {
   /** What is sent again. */
   readonly jobs: Jobs;
+  /** What became of single messages. */
+  readonly journeys: Journeys;
+  /** What was done, and by whom. */
+  readonly audit: Audit;
   readonly #parts: OperationsParts;
 
   constructor(parts: OperationsParts) {
     this.#parts = parts;
+    this.journeys = new Journeys(parts);
+    this.audit = new Audit(parts.streams, parts.clock, parts.events.warn);
     this.jobs = new Jobs({
       ...parts,
       ...parts.events,
@@ -89,6 +98,7 @@ export class Operations {
       const found = this.find(name);
       await Promise.all(found.map(({ route }) => route.setPaused(isPaused)));
       events.info(`${by} has ${isPaused ? "paused" : "resumed"} ${nameText(name)}`);
+      await this.#noteRoute(name, by, isPaused ? "paused" : "resumed");
       return found.length;
     });
   }
@@ -119,6 +129,7 @@ export class Operations {
       const moves = moved.filter(({ step }) => step.from !== step.to);
       await routes.seek(new Map(moves.map(({ running, step }) => [running, step.to])));
       events.info(`${how.by} has moved ${nameText(name)} to ${seekText(to)}`);
+      await this.#noteRoute(name, how.by, "moved", `to ${seekText(to)}`);
       return moved.map(({ step }) => step);
     });
   }
@@ -141,7 +152,34 @@ export class Operations {
     const counts = await Promise.all(found.map(({ route }) => route.release(lane)));
     const keys = counts.reduce((sum, count) => sum + count, 0);
     this.#parts.events.info(`${by} has released ${keys} parked keys of ${nameText(name)}`);
+    await this.#noteRoute(name, by, "released", `${keys} parked keys`);
     return keys;
+  }
+
+  /** Keeps a change of definitions in the audit, and gives it back. */
+  async changed<Made extends { readonly results: readonly ChangeResult[] }>(
+    made: Made,
+    { by, why }: ChangeContext,
+  ): Promise<Made> {
+    const changes = made.results.filter(({ outcome }) => outcome !== "same");
+    await this.audit.note(
+      changes.map(({ kind, name, revision, outcome: action }) => {
+        const reason = why === undefined || why === null ? {} : { why };
+        return { by, action, kind, name, revision, ...reason };
+      }),
+    );
+    return made;
+  }
+
+  async #noteRoute(name: RouteName, by: string, action: string, detail?: string): Promise<void> {
+    const { rule, target } = name;
+    const entry = {
+      by,
+      action,
+      kind: "routes",
+      name: target === null ? rule : `${rule}/${target}`,
+    };
+    await this.audit.note([detail === undefined ? entry : { ...entry, detail }]);
   }
 
   /** Tells the operator's log what was done beside this. */

@@ -6,8 +6,9 @@
  */
 import { assert } from "../assert.ts";
 import { boundariesMax, troublesSavedMax } from "../limits.ts";
-import type { Offset } from "../log/log.ts";
+import type { Offset, Partition } from "../log/log.ts";
 import { decodeText, encodeText } from "../message.ts";
+import type { Start } from "../rules/document.ts";
 import type { Trouble } from "./trouble.ts";
 import { type Seen, Window } from "./window.ts";
 
@@ -301,4 +302,11 @@ export class Progress {
       .slice(0, troublesSavedMax)
       .map(([offset, { attempts, failures, sinceMs }]) => [offset, attempts, failures, sinceMs]);
   }
+}
+
+/** Where a new route begins to read. */
+export async function startOffset(partition: Partition, start: Start): Promise<Offset> {
+  if (start === "latest") return partition.offsetEnd;
+  if (start === "earliest") return partition.offsetStart;
+  return partition.offsetAt(start.timestampMs);
 }

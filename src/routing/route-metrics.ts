@@ -1,4 +1,5 @@
 /** The metrics of routes: which there are, what they are called, and where their values stand. */
+import type { LossTally } from "./losses.ts";
 import type { Finish } from "./progress.ts";
 import type { RouteStatus } from "./status.ts";
 
@@ -7,6 +8,7 @@ export interface RouteTally {
   readonly finished: Record<Finish, number>;
   retries: number;
   gaps: number;
+  readonly losses: LossTally;
 }
 
 /** Name, help, and the value of one route on one partition. */

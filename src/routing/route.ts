@@ -28,6 +28,16 @@ import { type ParkedKey, type RouteStatus, statusOf } from "./status.ts";
 import { within } from "./within.ts";
 import { laneOf } from "./work.ts";
 
+/** Where a message stands on a route. `done`: passed; `waiting` with no time: parked. */
+export type Whereabouts =
+  | { readonly state: "done" | "pending"; readonly attempts: number }
+  | {
+      readonly state: "waiting";
+      readonly attempts: number;
+      readonly dueMs: number | null;
+      readonly reason: string;
+    };
+
 /** A running route. Start it once, stop it once. */
 export class Route {
   readonly #parts: RouteParts;
@@ -47,12 +57,13 @@ export class Route {
 
   constructor(parts: RouteParts) {
     this.#parts = parts;
-    const { states, stateKey: key, progress, events } = parts;
+    const { states, stateKey: key, progress, events, journey } = parts;
     this.#saver = new Saver({
       states,
       key,
       encode: () => progress.encode(),
       place: () => this.#delivery.nextWaiting,
+      before: () => journey?.flush() ?? Promise.resolve(),
       warn: events.warn,
     });
     this.#delivery = new Delivery({
@@ -111,6 +122,22 @@ export class Route {
     await this.#saver.now();
   }
 
+  /** Where a message of its partition stands. */
+  whereabouts(offset: Offset): Whereabouts {
+    const { window } = this.#parts.progress;
+    const hold = this.#delivery.wait.holdOf(offset);
+    const attempts = this.#parts.progress.trouble(offset)?.failures ?? 0;
+    if (hold === null) return { state: window.isDone(offset) ? "done" : "pending", attempts };
+    const { dueMs, reason, trouble } = hold;
+    return { state: "waiting", attempts: trouble?.failures ?? attempts, dueMs, reason };
+  }
+
+  /** The revision of a message that it has not passed; null: it has. */
+  revisionAt(offset: Offset): number | null {
+    const { progress } = this.#parts;
+    return offset < progress.next ? null : progress.revisionAt(offset);
+  }
+
   /** Whether what waits is known: nothing can be sent again, nor the cursor be moved, before. */
   get isBegun(): boolean {
     return this.#delivery.isBegun;
@@ -162,6 +189,8 @@ export class Route {
     }
     this.#revisions.set(revision.revision, revision);
     progress.swap(partition.offsetEnd, revision.revision, skipped);
+    const begin = progress.boundaries.at(-1)?.offset ?? partition.offsetEnd;
+    this.#parts.journey?.begins(begin, revision.revision);
     this.#swaps++;
     this.#wakeDisabled?.();
     this.#warming = this.#warming.then(() => this.enable()).then(() => this.#warmUp());

@@ -2,22 +2,24 @@
  * All routes of a process: made, swapped and stopped so that what runs is what the rules say.
  * A route is known by rule, stream, partition and target name, never by its place in a list.
  */
-import type { BridgeModule, Capabilities, Sink } from "../bridge.ts";
+import { type BridgeModule, type Capabilities, type Loss, noLosses, type Sink } from "../bridge.ts";
 import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
 import { DisconnectedError } from "../errors.ts";
 import { connectTimeoutMs } from "../limits.ts";
 import type { Offset, Partition, States } from "../log/log.ts";
-import { WAIT_STREAM_PREFIX } from "../log/retention.ts";
 import type { Streams } from "../log/stream.ts";
-import type { StoredMessage } from "../message.ts";
-import type { Definition, RuleDocument, Start, TargetDocument } from "../rules/document.ts";
+import type { Message, StoredMessage } from "../message.ts";
+import type { Definition, RuleDocument, TargetDocument } from "../rules/document.ts";
 import { type CompiledRule, compileRule } from "../rules/transform.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type DeadLetterCause, deadLetter, deadLetterStream } from "./deadletter.ts";
+import type { JourneyLog } from "./journey-log.ts";
+import type { Trail } from "./hops.ts";
 import type { PlannedRule } from "./plan.ts";
-import { Progress } from "./progress.ts";
+import { Progress, startOffset } from "./progress.ts";
 import { Route } from "./route.ts";
+import { routeKey, waitStream } from "./route-names.ts";
 import type { RouteEvents, RunningRevision } from "./route-parts.ts";
 import type { RouteStatus } from "./status.ts";
 import { StreamSink } from "./stream-sink.ts";
@@ -31,6 +33,10 @@ export interface RoutesParts {
   readonly connection: (bridge: string) => BridgeConnection | undefined;
   /** An older revision of a rule, for messages that still belong to it. */
   readonly revision: (rule: string, revision: number) => Definition<RuleDocument> | null;
+  /** Where what becomes of messages is noted; absent: nowhere. */
+  readonly journey?: JourneyLog;
+  /** What looks after loops of a target's messages; absent: nothing does. */
+  readonly trail?: (target: TargetDocument) => Trail;
   readonly clock: Clock;
   readonly random: () => number;
   readonly events: (rule: string, target: string) => RouteEvents;
@@ -62,17 +68,6 @@ interface Running extends RunningRoute {
   isEnabled: boolean;
 }
 
-/** The stream in which a route's messages wait: internal, and the route's alone. */
-export function waitStream(rule: string, stateKey: string): string {
-  const hash = new Bun.CryptoHasher("sha256").update(stateKey).digest("hex");
-  return `${WAIT_STREAM_PREFIX}${rule.slice(0, 40)}.${hash.slice(0, 16)}`;
-}
-
-/** The name of a route's state record. */
-export function routeKey(rule: string, target: string, partition: Partition): string {
-  return `route/${rule}/${partition.id.stream}/${partition.id.index}/${target}`;
-}
-
 /** The routes that run. One caller at a time changes them. */
 export class Routes {
   readonly #parts: RoutesParts;
@@ -83,6 +78,16 @@ export class Routes {
 
   constructor(parts: RoutesParts) {
     this.#parts = parts;
+  }
+
+  /** The notes of what became of messages; null: none are taken. */
+  get journey(): JourneyLog | null {
+    return this.#parts.journey ?? null;
+  }
+
+  /** A rule as it stood at a revision; null: that is not kept any more. */
+  revision(rule: string, revision: number): Definition<RuleDocument> | null {
+    return this.#parts.revision(rule, revision);
   }
 
   statuses(): readonly RouteStatus[] {
@@ -118,6 +123,12 @@ export class Routes {
   /** The route of a rule's target on one partition of its stream. */
   find(rule: string, target: string, partition: number): Route | null {
     return this.of(rule, target).find((each) => each.partition === partition)?.route ?? null;
+  }
+
+  /** The routes that read a partition. */
+  reading(stream: string, partition: number): readonly RunningRoute[] {
+    const all = [...this.#running.values()];
+    return all.filter((each) => each.stream === stream && each.partition === partition);
   }
 
   /** The routes of a rule, or of one of its targets. */
@@ -237,7 +248,14 @@ export class Routes {
     }
     const run = `${key}/${progress.run}`;
     const waiting = waitStream(name, key);
-    if (isOutdated || !isSaved) await states.save([[key, progress.encode()]]);
+    const journey = this.journey?.of({ rule: name, target: target.name, partition }) ?? null;
+    if (isOutdated || !isSaved) {
+      const begin = isSaved ? progress.boundaries.at(-1)?.offset : progress.next;
+      journey?.begins(begin ?? progress.next, newest);
+      const record = progress.encode();
+      await journey?.flush();
+      await states.save([[key, record]]);
+    }
     const route = new Route({
       ruleName: name,
       targetName: target.name,
@@ -247,6 +265,7 @@ export class Routes {
       waiting: this.#waitingPartition(waiting),
       revision: (revision) => this.#revisionOf(this.#known(definition, revision), target.name, run),
       states,
+      journey,
       bury: (message, cause, dedupeKey) => this.#bury(message, cause, dedupeKey),
       clock,
       random,
@@ -319,6 +338,8 @@ export class Routes {
       failure: this.#failureOf(target.document),
       order: definition.parsed.order,
       onFailure: definition.parsed.onFailure,
+      trail: this.#parts.trail?.(target.document) ?? null,
+      lossesOf: ({ message }) => this.#lossesOf(target.document, message),
       openSink: (signal) => this.#openSink(target.document, run, signal),
     };
   }
@@ -338,6 +359,11 @@ export class Routes {
     return this.#parts.modules.get(to.kind)?.capabilities.failure ?? "independent";
   }
 
+  #lossesOf({ to }: TargetDocument, message: Message): readonly Loss[] {
+    if ("stream" in to) return noLosses;
+    return this.#parts.connection(to.bridge)?.lossesOf(message) ?? noLosses;
+  }
+
   async #openSink({ to }: TargetDocument, run: string, signal: AbortSignal): Promise<Sink | null> {
     const { streams, random, connection, clock } = this.#parts;
     if ("stream" in to) return new StreamSink(streams, run, random);
@@ -352,10 +378,12 @@ export class Routes {
     return within(opening, { clock, ms: connectTimeoutMs, signal });
   }
 
-  async #bury(message: StoredMessage, cause: DeadLetterCause, dedupeKey: string): Promise<void> {
+  async #bury(message: StoredMessage, cause: DeadLetterCause, dedupeKey: string): Promise<string> {
     const stream = this.#parts.streams.stream(deadLetterStream(cause.rule));
     const letter = deadLetter(message, cause, this.#parts.clock);
-    await stream.appendOne(letter, { dedupeKey }).durable;
+    const { durable, receipt } = stream.appendOne(letter, { dedupeKey });
+    await durable;
+    return `${receipt.stream}/${receipt.partition}/${receipt.offset}`;
   }
 
   async #stopWhere(matches: (running: Running, key: string) => boolean): Promise<void> {
@@ -367,10 +395,4 @@ export class Routes {
 
 function bridgeOf({ to }: TargetDocument): string | null {
   return "stream" in to ? null : to.bridge;
-}
-
-async function startOffset(partition: Partition, start: Start): Promise<Offset> {
-  if (start === "latest") return partition.offsetEnd;
-  if (start === "earliest") return partition.offsetStart;
-  return partition.offsetAt(start.timestampMs);
 }

@@ -9,6 +9,8 @@ export interface SaverParts {
   readonly encode: () => Uint8Array;
   /** A place that only goes forward, and that the record tells of. */
   readonly place: () => number;
+  /** What has to be durable before a record that was made earlier; resolves in order of calls. */
+  readonly before?: () => Promise<void>;
   readonly warn: (sentence: string) => void;
 }
 
@@ -38,10 +40,11 @@ export class Saver {
 
   /** Resolves when the record as it is now is on disk. @throws StorageError it is not. */
   async now(): Promise<void> {
-    const { states, key, encode, place } = this.#parts;
-    const saving = states.save([[key, encode()]]);
+    const { states, key, encode, place, before } = this.#parts;
+    const record = encode();
     const told = place();
-    await saving;
+    await before?.();
+    await states.save([[key, record]]);
     this.#savedPlace = Math.max(this.#savedPlace, told);
   }
 

@@ -12,20 +12,25 @@ const PREFIX = "$source/";
 
 /**
  * The key of a message that has a place in its source, or an `id` of its producer. A place is
- * always looked up; an id only where the broker says that it may have delivered the message before:
- * programs use ids again. Null: nothing tells a redelivery of it. `source` tells sources apart:
- * what two of them read is two messages.
+ * always looked up, and so is an id that is unique; another one only where the broker says that it
+ * may have delivered the message before: programs use ids again. Null: nothing tells a redelivery
+ * of it. `source` tells sources apart: what two of them read is two messages.
  */
-export function sourceKey(source: string, message: Message, id: string | null): SourceKey | null {
+export function sourceKey(
+  source: string,
+  message: Message,
+  { id, isUnique }: { readonly id: string | null; readonly isUnique: boolean },
+): SourceKey | null {
   const { origin } = message;
   if (origin === null) return null;
-  if (origin.partition !== null && origin.offset !== null) {
-    const place = [source, origin.partition, origin.offset, message.timestampMs];
+  if (!isUnique && origin.partition !== null && origin.offset !== null) {
+    const { address, partition, offset } = origin;
+    const place = [source, address, partition, offset, message.timestampMs];
     return { key: keyOf(place, message), isLookedUp: true };
   }
   if (id === null) return null;
   // A time may be the one of this delivery.
-  const isLookedUp = origin.redelivered === true;
+  const isLookedUp = isUnique || origin.redelivered === true;
   return { key: keyOf([source, origin.address, id], message), isLookedUp };
 }
 

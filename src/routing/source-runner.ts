@@ -2,7 +2,7 @@
  * Keeps one source running: opens it on its bridge, takes messages in, opens it anew after a loss.
  */
 import { backoffMs } from "../backoff.ts";
-import type { Source } from "../bridge.ts";
+import type { Source, SourceGap } from "../bridge.ts";
 import { errorText } from "../errors.ts";
 import {
   connectTimeoutMs,
@@ -14,6 +14,7 @@ import {
 import type { SourceDocument } from "../rules/document.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type Intake, ingest } from "./ingest.ts";
+import { sourceMemory } from "./source-memory.ts";
 import type { SourceStatus } from "./status.ts";
 import { within } from "./within.ts";
 
@@ -27,6 +28,8 @@ export class SourceRunner {
   #state: SourceStatus["state"] = "waiting";
   #error: string | null = null;
   #messages = 0;
+  #gaps = 0;
+  #lastGap: string | null = null;
 
   constructor(document: SourceDocument, connection: BridgeConnection, intake: Intake) {
     this.#document = document;
@@ -47,6 +50,8 @@ export class SourceRunner {
       stream: this.#document.stream,
       error: this.#error ?? status.error,
       messages: this.#messages,
+      gaps: this.#gaps,
+      lastGap: this.#lastGap,
     };
   }
 
@@ -103,11 +108,23 @@ export class SourceRunner {
   async #open(): Promise<Source | null> {
     const bridge = await this.#connection.acquire(this.#stop.signal);
     if (bridge === null) return null;
-    const { text, fields } = this.#document.from;
-    const { name } = this.#intake;
+    const { text, fields, bridge: bridgeName } = this.#document.from;
+    const { clock, name, states } = this.#intake;
     const { start } = this.#document;
-    const opening = bridge.source({ text, fields }, { name, start, unsettledBytesMax });
-    const { clock } = this.#intake;
+    const onGap = (gap: SourceGap): void => this.#tellGap(gap);
+    const options = { name, start, unsettledBytesMax, onGap };
+    const memory = states === undefined ? null : await sourceMemory(states, name, bridgeName);
+    const opening = bridge.source(
+      { text, fields },
+      memory === null ? options : { ...options, memory },
+    );
     return within(opening, { clock, ms: connectTimeoutMs, signal: this.#stop.signal });
+  }
+
+  /** The broker has lost what was not read: counted, shown and logged, never passed over. */
+  #tellGap({ place, reason }: SourceGap): void {
+    this.#gaps++;
+    this.#lastGap = `${place}: ${reason}`;
+    this.#intake.warn(`source ${this.#intake.name} has a gap: ${this.#lastGap}`);
   }
 }

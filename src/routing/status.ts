@@ -15,7 +15,20 @@ export interface SourceStatus {
   readonly stream: string;
   readonly error: string | null;
   readonly messages: number;
+  /** Times that messages went from the broker before they were read, and the last of them. */
+  readonly gaps: number;
+  readonly lastGap: string | null;
 }
+
+/** A source that does not run. */
+export const stoppedSource: SourceStatus = {
+  state: "stopped",
+  stream: "",
+  error: null,
+  messages: 0,
+  gaps: 0,
+  lastGap: null,
+};
 
 /**
  * The ledger of one route, exact through restarts and crashes:
@@ -63,6 +76,8 @@ export interface RouteStatus {
   readonly attempts: number;
   readonly error: string | null;
   readonly counts: RouteCounts;
+  /** What sent messages have lost, field → how often, since the process started. */
+  readonly losses: Readonly<Record<string, number>>;
 }
 
 /** Whether traffic may come, and every reason why not. */
@@ -84,7 +99,7 @@ export interface ParkedKey {
 
 /** What a route's delivery tells of itself. */
 export interface RouteState
-  extends Pick<RouteStatus, "error" | "waitingKeys" | "parkedKeys" | "balanced">,
+  extends Pick<RouteStatus, "error" | "waitingKeys" | "parkedKeys" | "balanced" | "losses">,
     Pick<RouteCounts, "waiting" | "parked"> {
   readonly state: "running" | "retrying" | "blocked";
   /** When the oldest of the waiting messages was appended; 0: none waits. */
@@ -98,7 +113,7 @@ export function statusOf(
 ): RouteStatus {
   const { progress, partition, ruleName, targetName, clock } = parts;
   const { window } = progress;
-  const { state, error, waiting, parked, waitingKeys, parkedKeys, balanced } = route;
+  const { state, error, waiting, parked, waitingKeys, parkedKeys, balanced, losses } = route;
   const nowMs = clock.nowMs();
   const ageMs = (sinceMs: number): number => (sinceMs > 0 ? Math.max(0, nowMs - sinceMs) : 0);
   const lagMs = progress.next < partition.offsetEnd ? ageMs(window.oldestMs) : 0;
@@ -120,6 +135,7 @@ export function statusOf(
     attempts: progress.trouble(progress.next)?.attempts ?? 0,
     error,
     counts: { ...progress.counts, waiting, parked },
+    losses,
   };
 }
 

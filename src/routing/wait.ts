@@ -124,6 +124,16 @@ export class WaitRoom {
     }));
   }
 
+  /** What a waiting message waits for; behind another one of its lane: for that. */
+  holdOf(offset: Offset): Hold | null {
+    for (const { entries, hold } of this.#lanes.values()) {
+      const index = entries.findIndex((entry) => entry.offset === offset);
+      if (index === 0) return hold;
+      if (index > 0) return { ...hold, trouble: null };
+    }
+    return null;
+  }
+
   /** What the route's state record says of it. */
   mark(): WaitMark | null {
     return this.#finished.mark(this.next, this.#parts.partition.epoch);

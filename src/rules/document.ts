@@ -252,6 +252,12 @@ export interface TargetDocument {
   readonly notBefore: string | null;
   /** How long after its append a message goes out at the earliest; 0: at once. */
   readonly delayMs: number;
+  /** Messages go out as CloudEvents, in their headers or all of it in the body; absent: as is. */
+  readonly format?: "binary" | "structured";
+  /** A message that would come back to where it has been is left out; absent: a dead letter. */
+  readonly echo?: "drop";
+  /** A message that would lose something at a bridge is not sent; absent: no. */
+  readonly strict?: boolean;
 }
 
 export interface RuleDocument {

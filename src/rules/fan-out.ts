@@ -4,7 +4,7 @@
  */
 import type { Outgoing } from "../bridge.ts";
 import { eachBytesMax, eachItemsMax, idBytesMax } from "../limits.ts";
-import type { Message, Origin, StoredMessage } from "../message.ts";
+import { hopOf, type Message, type Origin, type StoredMessage } from "../message.ts";
 import { compileAddress } from "./address.ts";
 import { toKey } from "./convert.ts";
 import type { TargetDocument } from "./document.ts";
@@ -84,7 +84,16 @@ function passedOn(message: StoredMessage): Origin {
     address: message.stream,
     partition: message.partition,
     offset: String(message.offset),
-    hops: [...(before?.hops ?? []), message.stream],
+    hops: [...(before?.hops ?? []), ...cameBy(before), message.stream],
     ...(before?.params === undefined ? {} : { params: before.params }),
   };
+}
+
+/** Origins that are no places of a bridge. */
+const MADE_HERE: ReadonlySet<string> = new Set(["http", "socket", "rule", "test"]);
+
+/** The place by which a bridge brought a message; none when it was made here. */
+function cameBy(origin: Origin | null): readonly string[] {
+  if (origin === null || MADE_HERE.has(origin.bridge)) return [];
+  return [hopOf(origin.bridge, origin.address)];
 }

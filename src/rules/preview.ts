@@ -7,7 +7,7 @@
 import { type Clock, nextTurn } from "../clock.ts";
 import { previewLossesMax, previewSamplesMax, previewSliceMs, previewTellMs } from "./limits.ts";
 import type { Gap, StreamBatch } from "../log/stream-reader.ts";
-import { decodeText, type Message, type StoredMessage } from "../message.ts";
+import { decodeText, type StoredMessage } from "../message.ts";
 import { diffValues } from "./diff.ts";
 import {
   isSameOutgoing,
@@ -17,9 +17,6 @@ import {
   shownOutgoing,
   type TargetOutcome,
 } from "./rehearsal.ts";
-
-/** What a kind of bridge can't carry of a message, one short text for each. */
-export type LossesOf = (bridgeKind: string, message: Message) => readonly string[];
 
 /** What a preview looks at. */
 export interface PreviewInput {
@@ -37,7 +34,6 @@ export interface PreviewInput {
   readonly share: () => number;
   /** Ends the preview at its next step, without a result. */
   readonly signal: AbortSignal;
-  readonly lossesOf: LossesOf;
 }
 
 /** Counts of messages. */
@@ -257,9 +253,8 @@ class Tally {
     samples.push({ partition, offset, id, key: key === null ? null : decodeText(key), targets });
   }
 
-  #lose({ target, bridge, outgoing }: TargetOutcome): void {
-    if (bridge === null || outgoing === null) return;
-    for (const loss of this.#input.lossesOf(bridge.kind, outgoing.message)) {
+  #lose({ target, losses }: TargetOutcome): void {
+    for (const loss of losses) {
       const key = `${target}\n${loss}`;
       const known = this.#losses.get(key);
       if (known !== undefined) known.messages++;

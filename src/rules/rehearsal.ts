@@ -8,10 +8,11 @@ import type { BridgeModule, Outgoing } from "../bridge.ts";
 import { InvalidError } from "../errors.ts";
 import { shownBodyCharsMax } from "./limits.ts";
 import type { Header, Properties, StoredMessage } from "../message.ts";
-import type { RuleDocument } from "./document.ts";
+import type { Definitions, RuleDocument } from "./document.ts";
 import type { Verdict } from "./expression.ts";
 import { EvaluationError } from "./failure.ts";
 import { readable } from "./readable.ts";
+import { strictRefusal } from "./strict.ts";
 import { hasExpression } from "./template.ts";
 import { type CompiledTarget, compileRule } from "./transform.ts";
 
@@ -24,6 +25,8 @@ export interface TargetOutcome {
   readonly outgoing: Outgoing | null;
   /** Why it would not be taken; null when nothing is known against it. */
   readonly refused: string | null;
+  /** What would be lost of it on the way, one short text for each. */
+  readonly losses: readonly string[];
 }
 
 /** What would become of a message. */
@@ -33,15 +36,32 @@ export interface RuleOutcome {
   readonly targets: readonly TargetOutcome[];
 }
 
+/** The bridges that a rehearsed rule may send to. */
+export interface RehearsalBridges {
+  readonly modules: ReadonlyMap<string, BridgeModule>;
+  /** The parsed configuration of a bridge; undefined: there is none of that name. */
+  readonly configOf: (bridge: string) => unknown;
+}
+
+/** The bridges of a set of definitions. */
+export function bridgesOf(
+  { bridges }: Pick<Definitions, "bridges">,
+  modules: ReadonlyMap<string, BridgeModule>,
+): RehearsalBridges {
+  return { modules, configOf: (name) => bridges.get(name)?.parsed.config };
+}
+
 /** A rule to be run without sending. Pure, as the rule itself is. */
 export class Rehearsal {
   readonly #rule: ReturnType<typeof compileRule>;
   readonly #modules: ReadonlyMap<string, BridgeModule>;
+  readonly #configOf: (bridge: string) => unknown;
   /** Targets whose address was checked when the rule was: no message changes it. */
   readonly #fixed: ReadonlySet<string>;
 
   /** @throws InvalidError, NotFoundError as `compileRule`. */
-  constructor(name: string, document: RuleDocument, modules: ReadonlyMap<string, BridgeModule>) {
+  constructor(name: string, document: RuleDocument, { modules, configOf }: RehearsalBridges) {
+    this.#configOf = configOf;
     this.#rule = compileRule(name, document, modules);
     this.#modules = modules;
     const isFixed = ({ document: { to } }: CompiledTarget): boolean =>
@@ -67,11 +87,31 @@ export class Rehearsal {
     const about = { target: target.name, bridge };
     try {
       const outgoing = target.render(message);
-      return { ...about, outgoing, refused: this.#refusal(target, outgoing) };
+      const address = this.#refusal(target, outgoing);
+      const { refused, losses } = this.#translated(target, outgoing, message.appendedAtMs);
+      return { ...about, outgoing, refused: address ?? refused, losses };
     } catch (cause) {
       if (!(cause instanceof EvaluationError)) throw cause;
-      return { ...about, outgoing: null, refused: cause.message };
+      return { ...about, outgoing: null, refused: cause.message, losses: [] };
     }
+  }
+
+  /** What the bridge's codec says of the message. */
+  #translated(
+    { document: { to, strict } }: CompiledTarget,
+    { message }: Outgoing,
+    nowMs: number,
+  ): Pick<TargetOutcome, "refused" | "losses"> {
+    const config = "stream" in to ? undefined : this.#configOf(to.bridge);
+    const translation = "stream" in to ? undefined : this.#modules.get(to.kind)?.translation;
+    if (config === undefined || translation === undefined) return { refused: null, losses: [] };
+    const refused = translation.refusal(message, config, nowMs);
+    const losses = translation.losses(message, config);
+    const isRefused = refused === null && strict === true;
+    return {
+      refused: isRefused ? strictRefusal(losses) : refused,
+      losses: losses.map(({ what }) => what),
+    };
   }
 
   /** What the bridge's own rules for addresses say of one that came from a message. */

@@ -16,6 +16,7 @@ import type {
 import { compileExpression } from "./expression.ts";
 import { isObject, type ParseContext, parsePlace } from "./place.ts";
 import { type Problems, shown } from "./problems.ts";
+import { OPTION_KEYS, optionsFor, parseOptions, type TargetOptions } from "./target-options.ts";
 import * as shapes from "./shapes.ts";
 import { signed } from "./signing.ts";
 import { compileTemplate, escapePointer, hasExpression } from "./template.ts";
@@ -32,7 +33,7 @@ const RETRY_DEFAULTS: RetryDocument = {
 const ATTEMPTS_MAX = 1_000_000;
 
 /** Keys that the contract has for rules and targets, and this version has not. */
-const LATER_KEYS: readonly string[] = "limit concurrency batch translation format echo".split(" ");
+const LATER_KEYS: readonly string[] = "limit concurrency batch".split(" ");
 
 const retryShape = shapes.strict({
   maxAge: z.union([z.null(), shapes.durationMs]).optional(),
@@ -52,6 +53,9 @@ const setShape = shapes.strict({
     .optional(),
 });
 
+/** `strict`: what a bridge can't carry whole is not sent; `lenient`: it is, and counted. */
+const translationShape = shapes.word(["strict", "lenient"]);
+
 function ruleShape(nowMs: number | null) {
   return shapes.strict(
     {
@@ -64,6 +68,9 @@ function ruleShape(nowMs: number | null) {
       retry: retryShape.optional(),
       notBefore: shapes.expression.optional(),
       delay: shapes.durationMs.optional(),
+      translation: translationShape.optional(),
+      format: z.unknown().optional(),
+      echo: z.unknown().optional(),
       onFailure: shapes.word(["dead-letter", "block", "park"]).optional(),
       enabled: z.boolean().optional(),
       sign: z.unknown().optional(),
@@ -88,7 +95,9 @@ export function parseRule(
   const parsedRetry = parseRetry(retry, RETRY_DEFAULTS, { pointer: "/retry", problems });
   const source = from === undefined ? null : parseFrom(from, context, problems);
   const pace = parsePace(document, { notBefore: null, delayMs: 0 }, { pointer: "", problems });
-  const defaults = { retry: parsedRetry, ...pace };
+  const strict = parseTranslation(document, {}, { pointer: "", problems });
+  const options = parseOptions(document, null, { pointer: "", problems });
+  const defaults = { retry: parsedRetry, ...pace, ...strict, ...options };
   const places = signed(document, { context, problems });
   const targets = to === undefined ? [] : parseTargets(places, defaults, { context, problems });
   if (!shape.success || problems.any || source === null) return null;
@@ -141,10 +150,18 @@ function parseFrom(
 }
 
 /** What stands beside the address of a target. */
-const TARGET_KEYS: readonly string[] = ["name", "retry", "notBefore", "delay"];
+const TARGET_KEYS: readonly string[] = [
+  "name",
+  "retry",
+  "notBefore",
+  "delay",
+  "translation",
+  ...OPTION_KEYS,
+];
 
 /** What a rule says for all its targets. */
-type TargetDefaults = Pick<TargetDocument, "retry" | "notBefore" | "delayMs">;
+type TargetDefaults = Pick<TargetDocument, "retry" | "notBefore" | "delayMs" | "strict"> &
+  TargetOptions;
 
 interface Within {
   readonly context: ParseContext;
@@ -194,13 +211,19 @@ function parseTarget(
   }
   const at = { pointer: `${pointer}/retry`, problems };
   const retry = parseRetry(value["retry"], defaults.retry, at);
-  const pace = parsePace(value, defaults, { pointer, problems });
+  const pace = {
+    ...parsePace(value, defaults, { pointer, problems }),
+    ...parseTranslation(value, defaults, { pointer, problems }),
+  };
+  const options = parseOptions(value, defaults, { pointer, problems });
   const to =
     "stream" in value ? parseStreamTarget(value, within) : parseBridgeTarget(value, within);
   const spread = to !== null && "stream" in to ? parseFanOut(value, within) : {};
   if (to === null || later.length > 0) return null;
   const written = "stream" in to ? `stream ${to.stream}` : `${to.bridge} ${to.text}`;
-  return { name: typeof name === "string" ? name : written, to, ...spread, retry, ...pace };
+  const fitting = optionsFor(to, options, { ...within, isOwn: "format" in value });
+  const title = typeof name === "string" ? name : written;
+  return { name: title, to, ...spread, retry, ...pace, ...fitting };
 }
 
 function parseBridgeTarget(
@@ -279,6 +302,22 @@ function parsePace(
       problems.addIssues(value["delay"], delay.error.issues, `${pointer}/delay`);
   }
   return { notBefore, delayMs };
+}
+
+/** Whether a target is strict: as it says, else as its rule does. */
+function parseTranslation(
+  { translation }: JsonObject,
+  defaults: Pick<TargetDocument, "strict">,
+  { pointer, problems }: { readonly pointer: string; readonly problems: Problems },
+): Pick<TargetDocument, "strict"> {
+  if (translation === undefined) return defaults.strict === true ? { strict: true } : {};
+  const word = translationShape.safeParse(translation);
+  if (word.success) return word.data === "strict" ? { strict: true } : {};
+  // The rule's own is part of its shape, which has said it already.
+  if (pointer !== "") {
+    problems.addIssues(translation, word.error.issues, `${pointer}/translation`);
+  }
+  return {};
 }
 
 /** The defaults with what a document names in their place. */

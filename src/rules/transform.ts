@@ -4,6 +4,7 @@
  * replay sends what the first attempt sent.
  */
 import type { BridgeModule, Outgoing } from "../bridge.ts";
+import { asEvent } from "../cloudevents/write.ts";
 import { NotFoundError } from "../errors.ts";
 import type { Message, StoredMessage } from "../message.ts";
 import { compileAddress } from "./address.ts";
@@ -81,13 +82,27 @@ function compileTarget(
   const module = modules.get(to.kind);
   if (module === undefined) throw new NotFoundError(`no bridge of kind ${to.kind} is known`);
   const address = compileAddress(to.fields, module.addressSpecials, name);
+  const format = compileFormat(document, module);
   return {
     name,
     document,
     notBeforeMs,
     renderAll: null,
-    render: (message) => ({ message: change(message), fields: address.render(message) }),
+    render: (message) => ({
+      message: format(change(message), message.stream),
+      fields: address.render(message),
+    }),
   };
+}
+
+/** What `format` makes of a changed message. */
+function compileFormat(
+  { format: mode }: TargetDocument,
+  { kind, events: binding }: BridgeModule,
+): (message: Message, stream: string) => Message {
+  if (mode === undefined) return (message) => message;
+  if (binding === undefined) throw new NotFoundError(`a bridge of kind ${kind} takes no format`);
+  return (message, stream) => asEvent(message, { mode, binding, stream });
 }
 
 /** Routes of one rule see the same message objects at the log's end: the change is made once. */

@@ -4,7 +4,9 @@
  */
 import { TestGateway } from "../e2e/gateway.ts";
 import { waitFor } from "../temporary.ts";
+import { benchJourney } from "./journey.ts";
 import { benchLanes } from "./lanes.ts";
+import { benchPreview } from "./preview.ts";
 import { median, type Row, short } from "./table.ts";
 
 const RULES = 1000;
@@ -13,7 +15,7 @@ const ROUNDS = 3;
 
 /** Measures the rows of delivery. */
 export async function benchDelivery(): Promise<Row[]> {
-  return [await benchLanes(), await manyRules()];
+  return [await benchLanes(), await manyRules(), await benchJourney(), await benchPreview()];
 }
 
 /** How long one rule and message take when a thousand rules read one stream. */

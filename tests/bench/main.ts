@@ -3,6 +3,7 @@
  * `npm run bench -- rules delivery` measures those parts alone; `--json` prints the rows as JSON
  * lines at the end.
  */
+import { benchBridges } from "./bridges.ts";
 import { benchDelivery } from "./delivery.ts";
 import { benchIngest } from "./ingest.ts";
 import { benchIntake } from "./intake.ts";
@@ -23,6 +24,7 @@ const PARTS: Readonly<Record<string, () => Promise<readonly Row[]>>> = {
   delivery: benchDelivery,
   fanout: benchFanout,
   keys: benchKeys,
+  bridges: benchBridges,
 };
 
 const words = process.argv.slice(2).filter((word) => !word.startsWith("--"));

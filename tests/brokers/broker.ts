@@ -8,9 +8,12 @@ import { existsSync } from "node:fs";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { activemqArtifact, activemqRecipe } from "./activemq.ts";
+import { artemisArtifact, artemisRecipe } from "./artemis.ts";
 import { hasDocker, startInDocker } from "./docker.ts";
 import { kafkaJars, kafkaJarsFolder, kafkaRecipe } from "./kafka.ts";
 import { LocalBroker, type Recipe } from "./local.ts";
+import { type Artifact, cacheFolder, distribution } from "./maven.ts";
 import { mosquittoRecipe } from "./mosquitto.ts";
 import { postgresRecipe } from "./postgres.ts";
 import {
@@ -22,11 +25,18 @@ import {
 } from "./programs.ts";
 import { rabbitmqRecipe } from "./rabbitmq.ts";
 
-/** Kinds of brokers, named as in a definition's `kind`. */
-export type BrokerKind = "kafka" | "amqp" | "mqtt" | "postgres";
+/** Kinds of brokers, named as in a definition's `kind`; `amqp1` is Artemis, `activemq` Classic. */
+export type BrokerKind = "kafka" | "amqp" | "amqp1" | "activemq" | "mqtt" | "postgres";
 
 /** All kinds, the slowest to start first. */
-export const brokerKinds: readonly BrokerKind[] = ["amqp", "kafka", "postgres", "mqtt"];
+export const brokerKinds: readonly BrokerKind[] = [
+  "amqp",
+  "kafka",
+  "amqp1",
+  "activemq",
+  "postgres",
+  "mqtt",
+];
 
 /** A broker that others use too: make topics, queues and databases of your own in it. */
 export interface SharedBroker {
@@ -52,11 +62,38 @@ interface Kind {
   /** Where a URL, or the reason why there is none, stands in the environment. */
   readonly variable: string;
   readonly programs: readonly ProgramName[];
+  /** Fetched from Maven Central when it is not there yet. */
+  readonly fetched?: { readonly folder: string; fetch(): Promise<unknown> };
   recipe(folder: string): Promise<Recipe>;
 }
 
+/** A distribution of Maven Central. */
+function fetchedOf(artifact: Artifact): NonNullable<Kind["fetched"]> {
+  return {
+    folder: cacheFolder(`${artifact.name}-${artifact.version}`),
+    fetch: () => distribution(artifact),
+  };
+}
+
 const kinds: Readonly<Record<BrokerKind, Kind>> = {
-  kafka: { variable: "TEST_KAFKA_URL", programs: ["java"], recipe: kafkaRecipe },
+  kafka: {
+    variable: "TEST_KAFKA_URL",
+    programs: ["java"],
+    fetched: { folder: kafkaJarsFolder(), fetch: kafkaJars },
+    recipe: kafkaRecipe,
+  },
+  amqp1: {
+    variable: "TEST_AMQP1_URL",
+    programs: ["java"],
+    fetched: fetchedOf(artemisArtifact),
+    recipe: artemisRecipe,
+  },
+  activemq: {
+    variable: "TEST_ACTIVEMQ_URL",
+    programs: ["java"],
+    fetched: fetchedOf(activemqArtifact),
+    recipe: activemqRecipe,
+  },
   amqp: {
     variable: "TEST_AMQP_URL",
     programs: ["rabbitmq-server", "epmd"],
@@ -102,8 +139,9 @@ export function missingBroker(kind: BrokerKind): string | null {
 
 /** The programs that one is run with. */
 export function brokerPrograms(kind: BrokerKind): readonly ProgramName[] {
-  const fetches = kind === "kafka" && !existsSync(kafkaJarsFolder());
-  return fetches ? [...kinds[kind].programs, "mvn"] : kinds[kind].programs;
+  const { programs, fetched } = kinds[kind];
+  const isThere = fetched === undefined || existsSync(fetched.folder);
+  return isThere ? programs : [...programs, "mvn"];
 }
 
 const started = new Map<BrokerKind, Promise<Broker>>();
@@ -129,7 +167,7 @@ export async function privateBroker(kind: BrokerKind): Promise<Broker> {
   if (missing !== null) throw new UnavailableError(missing);
   try {
     await ensurePrograms(brokerPrograms(kind));
-    if (kind === "kafka") await fetchKafka();
+    await fetchOnce(kind);
   } catch (error) {
     if (!(error instanceof UnavailableError) || !hasDocker()) throw error;
     return startInDocker(kind);
@@ -137,11 +175,11 @@ export async function privateBroker(kind: BrokerKind): Promise<Broker> {
   return startLocal(kind, startTriesMax);
 }
 
-async function fetchKafka(): Promise<void> {
+async function fetchOnce(kind: BrokerKind): Promise<void> {
   try {
-    await kafkaJars();
+    await kinds[kind].fetched?.fetch();
   } catch (error) {
-    throw new UnavailableError(`Kafka could not be fetched: ${String(error)}`);
+    throw new UnavailableError(`${kind} could not be fetched: ${String(error)}`);
   }
 }
 

@@ -28,6 +28,16 @@ const services: Readonly<Record<BrokerKind, Service>> = {
     portVariable: "ISTHMUS_AMQP_PORT",
     url: (port) => `amqp://guest:guest@127.0.0.1:${port}`,
   },
+  amqp1: {
+    name: "artemis",
+    portVariable: "ISTHMUS_AMQP1_PORT",
+    url: (port) => `amqp://127.0.0.1:${port}`,
+  },
+  activemq: {
+    name: "activemq",
+    portVariable: "ISTHMUS_ACTIVEMQ_PORT",
+    url: (port) => `amqp://127.0.0.1:${port}`,
+  },
   mqtt: {
     name: "mosquitto",
     portVariable: "ISTHMUS_MQTT_PORT",

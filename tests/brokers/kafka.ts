@@ -1,5 +1,5 @@
 /**
- * Kafka for tests: one node that is broker and controller, run by Java from the jars of Maven
+ * Kafka for tests: nodes that are broker and controller, run by Java from the jars of Maven
  * Central. The jars are kept in the user's cache, so a fresh clone does not fetch them again.
  */
 import { randomBytes } from "node:crypto";
@@ -18,13 +18,47 @@ const log4jVersion = "2.25.5";
 
 const javaFlags = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
 
+/** One node: its ports, and what it has beyond the plain listener. */
+export interface KafkaNode {
+  readonly folder: string;
+  /** The cluster's id. */
+  readonly cluster: string;
+  readonly id: number;
+  /** All nodes of the cluster, this one included. */
+  readonly nodes: readonly KafkaPorts[];
+  /** More settings; `listeners` and their like are added to, the rest is replaced. */
+  readonly more?: Readonly<Record<string, string>>;
+  /** More arguments of the storage tool, such as users. */
+  readonly format?: readonly string[];
+}
+
+export interface KafkaPorts {
+  readonly port: number;
+  readonly controllerPort: number;
+}
+
+export async function kafkaPorts(): Promise<KafkaPorts> {
+  return { port: await freePort(), controllerPort: await freePort() };
+}
+
+export function kafkaClusterId(): string {
+  return randomBytes(16).toString("base64url");
+}
+
 /** The broker, its files in the folder. */
 export async function kafkaRecipe(folder: string): Promise<Recipe> {
+  const nodes = [await kafkaPorts()];
+  return await kafkaNodeRecipe({ folder, cluster: kafkaClusterId(), id: 1, nodes });
+}
+
+/** A node of a cluster, its files in the folder. */
+export async function kafkaNodeRecipe(node: KafkaNode): Promise<Recipe> {
+  const { folder, nodes, id } = node;
   const jars = await kafkaJars();
-  const [port, controllerPort] = [await freePort(), await freePort()];
+  const port = nodes[id - 1]?.port ?? 0;
   const config = join(folder, "server.properties");
   const logging = join(folder, "log4j2.properties");
-  await writeFile(config, properties({ port, controllerPort, data: join(folder, "data") }));
+  await writeFile(config, properties(node));
   await writeFile(logging, loggingProperties);
   const java: [string, ...string[]] = [
     findProgram("java"),
@@ -33,10 +67,11 @@ export async function kafkaRecipe(folder: string): Promise<Recipe> {
     "-cp",
     join(jars, "*"),
   ];
-  const cluster = randomBytes(16).toString("base64url");
+  // With `=`, for an id may begin with a dash.
+  const format = ["format", `--cluster-id=${node.cluster}`, "-c", config, ...(node.format ?? [])];
   await runToEnd({
     name: "Kafka's storage tool",
-    command: [...java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", config],
+    command: [...java, "kafka.tools.StorageTool", ...format],
     cwd: folder,
   });
   return {
@@ -53,26 +88,39 @@ export async function kafkaRecipe(folder: string): Promise<Recipe> {
   };
 }
 
-function properties(at: { port: number; controllerPort: number; data: string }): string {
-  const settings = {
+/** Settings that are lists: what a node has more of is added. */
+const lists: ReadonlySet<string> = new Set([
+  "listeners",
+  "advertised.listeners",
+  "listener.security.protocol.map",
+]);
+
+function properties({ folder, id, nodes, more = {} }: KafkaNode): string {
+  const { port = 0, controllerPort = 0 } = nodes[id - 1] ?? {};
+  const copies = Math.min(3, nodes.length);
+  const settings: Record<string, string | number | boolean> = {
     "process.roles": "broker,controller",
-    "node.id": 1,
-    "controller.quorum.voters": `1@127.0.0.1:${at.controllerPort}`,
-    listeners: `PLAINTEXT://127.0.0.1:${at.port},CONTROLLER://127.0.0.1:${at.controllerPort}`,
-    "advertised.listeners": `PLAINTEXT://127.0.0.1:${at.port}`,
+    "node.id": id,
+    "controller.quorum.voters": nodes
+      .map((each, index) => `${index + 1}@127.0.0.1:${each.controllerPort}`)
+      .join(","),
+    listeners: `PLAINTEXT://127.0.0.1:${port},CONTROLLER://127.0.0.1:${controllerPort}`,
+    "advertised.listeners": `PLAINTEXT://127.0.0.1:${port}`,
     "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "inter.broker.listener.name": "PLAINTEXT",
     "controller.listener.names": "CONTROLLER",
-    "log.dirs": at.data,
+    "log.dirs": join(folder, "data"),
     "auto.create.topics.enable": false,
     "group.initial.rebalance.delay.ms": 0,
+    "default.replication.factor": copies,
+    "min.insync.replicas": Math.min(2, copies),
     "offsets.topic.num.partitions": 4,
-    "offsets.topic.replication.factor": 1,
+    "offsets.topic.replication.factor": copies,
     "transaction.state.log.num.partitions": 4,
-    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.replication.factor": copies,
     "transaction.state.log.min.isr": 1,
     "share.coordinator.state.topic.num.partitions": 4,
-    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.replication.factor": copies,
     "share.coordinator.state.topic.min.isr": 1,
     // After a kill the node is let in again once its former session has run out.
     "broker.session.timeout.ms": 3_000,
@@ -81,6 +129,9 @@ function properties(at: { port: number; controllerPort: number; data: string }):
     "log.index.size.max.bytes": 1_048_576,
     "log.cleaner.dedupe.buffer.size": 8_388_608,
   };
+  for (const [name, value] of Object.entries(more)) {
+    settings[name] = lists.has(name) ? `${settings[name]},${value}` : value;
+  }
   return Object.entries(settings)
     .map(([name, value]) => `${name}=${value}\n`)
     .join("");

@@ -23,7 +23,8 @@ export async function rabbitmqRecipe(folder: string): Promise<Recipe> {
   await Promise.all(["mnesia", "log", "schema", "generated"].map((name) => mkdir(path(name))));
   await writeFile(path("rabbitmq.conf"), `listeners.tcp.1 = 127.0.0.1:${port}\n`);
   await writeFile(path("advanced.config"), "[].\n");
-  await writeFile(path("plugins"), "[].\n");
+  // AMQP 1.0 beside 0-9-1, on the same port.
+  await writeFile(path("plugins"), "[rabbitmq_amqp1_0].\n");
   await writeFile(path(".erlang.cookie"), randomBytes(24).toString("hex"), { mode: 0o400 });
   const env = {
     HOME: folder,

@@ -21,6 +21,9 @@ const commands = [
   ["send"],
   ["listen"],
   ["doctor"],
+  ["trace"],
+  ["map"],
+  ["map", "explain"],
   ["log"],
   ["log", "verify"],
   ["log", "stat"],
@@ -118,8 +121,6 @@ const unavailable: readonly (readonly [args: string, command: string])[] = [
   ["migrate plan --from a", "migrate plan"],
   ["migrate --help", "migrate"],
   ["help migrate", "migrate"],
-  ["trace x", "trace"],
-  ["map explain kafka mqtt", "map explain"],
   ["bench", "bench"],
 ];
 

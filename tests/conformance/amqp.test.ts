@@ -3,7 +3,8 @@ import { connect } from "amqplib";
 import { amqp } from "../../bridges/amqp/module.ts";
 import { broker, missingBroker } from "../brokers/broker.ts";
 import { TcpProxy } from "../proxy.ts";
-import { conform } from "./bridge.ts";
+import { rabbitNode } from "../bridges/rabbitmq-node.ts";
+import { conform, type Credentials, type Mortal } from "./bridge.ts";
 
 let places = 0;
 
@@ -17,8 +18,46 @@ async function withChannel(
   await connection.close();
 }
 
+/** A RabbitMQ to be killed, with a queue in it. */
+async function mortal(): Promise<Mortal> {
+  const node = await rabbitNode({});
+  const connection = await connect(node.url);
+  const queue = "mortal";
+  await (await connection.createChannel()).assertQueue(queue, { durable: true });
+  await connection.close();
+  return {
+    config: { url: node.url },
+    place: { source: { queue }, sink: { queue } },
+    kill: () => node.broker.kill(),
+    restart: () => node.broker.restart(),
+    [Symbol.asyncDispose]: () => node.broker.stop(),
+  };
+}
+
+/** A RabbitMQ with a user whose password changes. */
+async function credentials(): Promise<Credentials> {
+  const node = await rabbitNode({});
+  let password = "first";
+  await node.ctl("add_user", "gateway", password);
+  await node.ctl("set_permissions", "gateway", ".*", ".*", ".*");
+  const url = new URL(node.url);
+  url.username = url.password = "";
+  return {
+    // oxlint-disable-next-line no-template-curly-in-string -- a reference, as a document has it
+    config: { url: url.href, username: "gateway", password: "${env:PASSWORD}" },
+    get password() {
+      return password;
+    },
+    change: async () => {
+      password = "second";
+      await node.ctl("change_password", "gateway", password);
+    },
+    [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
+  };
+}
+
 conform({
-  name: "amqp",
+  name: "amqp (RabbitMQ)",
   module: amqp,
   unavailable: missingBroker("amqp"),
   config: async () => ({ url: (await broker("amqp")).url }),
@@ -39,6 +78,9 @@ conform({
     properties: { ...message.properties, contentType: "x".repeat(256) },
   }),
   timestampUnitMs: 1000,
+  quick: { heartbeat: "1s" },
+  mortal,
+  credentials,
   proxied: async () => {
     const upstream = new URL((await broker("amqp")).url);
     const proxy = await TcpProxy.open({

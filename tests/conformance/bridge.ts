@@ -5,11 +5,14 @@
  *
  * A module without a source gives `Place.arrived` instead: what reached the target so far.
  */
-import { describe, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import type { BridgeModule } from "../../src/bridge.ts";
 import type { Message, Properties } from "../../src/message.ts";
 import { documentBehaviours } from "./documents.ts";
+import { faultBehaviours } from "./faults.ts";
+import { killedBehaviours } from "./killed.ts";
 import { outageBehaviours } from "./outage.ts";
+import { Results } from "./results.ts";
 import { sinkBehaviours } from "./sink.ts";
 import { sourceBehaviours } from "./source.ts";
 import { Session } from "./session.ts";
@@ -42,7 +45,14 @@ export type Behaviour =
   | "loses nothing when its connections drop"
   | "tells the loss of its connection"
   | "resolves an aborted send on a dead line"
-  | "leaves nothing open after dispose";
+  | "leaves nothing open after dispose"
+  | "takes all or nothing of a message cut at any byte"
+  | "notices a line that swallows everything"
+  | "waits for slow confirms and sends nothing twice"
+  | "keeps the order of a key through reconnects"
+  | "hands on what a lost member of its group held"
+  | "loses nothing while its broker is killed again and again"
+  | "takes a password that has changed";
 
 /** A fresh place in the broker: nothing of another test is in it. */
 export interface Place {
@@ -64,6 +74,29 @@ export interface Line extends AsyncDisposable {
   down(): Promise<void>;
   /** While on, nothing passes and nothing is closed. */
   blackhole(on: boolean): void;
+  /** Breaks the next connection that passes so many bytes to the broker, after them. */
+  cutAfter?(bytes: number): void;
+  /** Whatever passes comes so much later, in order. */
+  delay?(ms: number): void;
+}
+
+/** A broker that the suite may kill; disposing of it ends it. */
+export interface Mortal extends AsyncDisposable {
+  /** The bare bridge document that leads to it. */
+  readonly config: unknown;
+  readonly place: Place;
+  /** As a power cut of its machine. */
+  kill(): Promise<void>;
+  /** With the same port and data; resolves when it answers. */
+  restart(): Promise<void>;
+}
+
+/** A login at a broker that the suite may change; disposing of it ends the broker. */
+export interface Credentials extends AsyncDisposable {
+  /** The bare bridge document; its password is a reference, which `password` resolves. */
+  readonly config: unknown;
+  readonly password: string;
+  change(): Promise<void>;
 }
 
 /** A bridge that reaches its broker through a line that can be broken. */
@@ -94,12 +127,22 @@ export interface Conformance {
   readonly timestampUnitMs?: number;
   /** Opens a proxy and a document that leads through it; the suite closes the proxy. */
   readonly proxied?: () => Promise<Proxied>;
+  /** Members of the bridge document that make it notice a silent line within a few seconds. */
+  readonly quick?: Readonly<Record<string, unknown>>;
+  /** Why the proxy can't cut after so many bytes, or be slow. */
+  readonly noCuts?: string;
+  /** Starts a broker of the test's own, to kill. */
+  readonly mortal?: () => Promise<Mortal>;
+  /** Starts a broker of the test's own, with a login. */
+  readonly credentials?: () => Promise<Credentials>;
   readonly skips?: Partial<Readonly<Record<Behaviour, string>>>;
 }
 
 /** One behaviour: when it applies, and how it is shown. */
 export interface Case {
   readonly name: Behaviour;
+  /** When a hang counts as one; by default a minute. Milliseconds. */
+  readonly timeoutMs?: number;
   /** Null when the declared capabilities and the environment call for it; else why they don't. */
   readonly notFor?: (subject: Conformance) => string | null;
   readonly run: (session: Session, subject: Conformance) => Promise<void>;
@@ -113,26 +156,36 @@ const cases: readonly Case[] = [
   ...sinkBehaviours,
   ...sourceBehaviours,
   ...outageBehaviours,
+  ...faultBehaviours,
+  ...killedBehaviours,
 ];
 
 /** Registers the suite's tests for one bridge. Call it once, at the top level of a test file. */
 export function conform(subject: Conformance): void {
   setDefaultTimeout(TEST_TIMEOUT_MS);
+  const results = new Results(subject.name);
   describe(`bridge ${subject.name}`, () => {
+    afterAll(async () => await results.write());
     for (const behaviour of cases) {
       const reason =
         subject.unavailable ??
         subject.skips?.[behaviour.name] ??
         behaviour.notFor?.(subject) ??
         null;
+      results.note(behaviour.name, reason ?? "failed");
       if (reason !== null) {
         test.skip(`${behaviour.name} (${reason})`, () => {});
         continue;
       }
-      test(behaviour.name, async () => {
-        await using session = new Session(subject);
-        await behaviour.run(session, subject);
-      });
+      test(
+        behaviour.name,
+        async () => {
+          await using session = new Session(subject);
+          await behaviour.run(session, subject);
+          results.note(behaviour.name, null);
+        },
+        behaviour.timeoutMs ?? TEST_TIMEOUT_MS,
+      );
     }
     test("names only behaviours of the suite in its skips", () => {
       const names = new Set<string>(cases.map((behaviour) => behaviour.name));

@@ -1,4 +1,5 @@
 /** The conformance suite against a real Kafka. */
+import { Kafka, logLevel } from "kafkajs";
 import { kafka } from "../../bridges/kafka/module.ts";
 import type { BridgeModule } from "../../src/bridge.ts";
 import {
@@ -8,10 +9,28 @@ import {
   kafkaUrl,
   missingKafka,
 } from "../bridges/kafka/cluster.ts";
-import { conform } from "./bridge.ts";
+import { privateBroker } from "../brokers/broker.ts";
+import { conform, type Mortal } from "./bridge.ts";
 
 /** Above the broker's default of 1 MiB for one record. Bytes. */
 const TOO_LARGE = 1_200_000;
+
+/** A Kafka to be killed, with a topic in it. */
+async function mortal(): Promise<Mortal> {
+  const own = await privateBroker("kafka");
+  const admin = new Kafka({ brokers: [own.url], logLevel: logLevel.NOTHING }).admin();
+  const topic = "mortal";
+  await admin.connect();
+  await admin.createTopics({ topics: [{ topic, numPartitions: 3 }], waitForLeaders: true });
+  await admin.disconnect();
+  return {
+    config: { url: own.url },
+    place: { source: { topic }, sink: { topic } },
+    kill: () => own.kill(),
+    restart: () => own.restart(),
+    [Symbol.asyncDispose]: () => own.stop(),
+  };
+}
 
 conform({
   name: "kafka",
@@ -19,6 +38,7 @@ conform({
   unavailable: missingKafka,
   config: async () => ({ urls: [await kafkaUrl()] }),
   deadConfig: { url: "127.0.0.1:9" },
+  mortal,
   missingSink: { topic: "nobody-made-this-topic" },
   refused: (message) => ({ ...message, body: new Uint8Array(TOO_LARGE) }),
   properties: [

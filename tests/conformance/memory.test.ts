@@ -29,6 +29,7 @@ for (const failure of ["independent", "prefix"] as const) {
       const line = crypto.randomUUID();
       return { config: { broker: broker.name, line }, proxy: broker.line(line) };
     },
+    noCuts: "a line in memory has no frames and no delay",
     skips: { "says in plain words that nobody listens": "a broker in memory has no address" },
   });
 }

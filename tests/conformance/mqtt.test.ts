@@ -1,44 +1,22 @@
-/** The bridge to MQTT, held to the port's promises with MQTT 5 on a real Mosquitto. */
-import { mqtt } from "../../bridges/mqtt/module.ts";
+/** The bridge to MQTT, held to the port's promises with both versions on a real Mosquitto. */
 import { broker, missingBroker } from "../brokers/broker.ts";
-import { TcpProxy } from "../proxy.ts";
 import { conform } from "./bridge.ts";
+import { mosquittoWithLogin, mqttSubject } from "./mqtt.ts";
 
-let places = 0;
+const FORGETS = "Mosquitto has its sessions in memory: what it acked is gone when it is killed";
 
-conform({
-  name: "mqtt",
-  module: mqtt,
-  unavailable: missingBroker("mqtt"),
-  config: async () => ({ url: (await broker("mqtt")).url }),
-  place: async () => {
-    places += 1;
-    const topic = `conform/${process.pid}/${places}`;
-    return { source: { topic }, sink: { topic } };
-  },
-  deadConfig: { url: "mqtt://127.0.0.1:9" },
-  refused: (message) => ({
-    ...message,
-    headers: [{ name: "a\0b", value: null }],
-  }),
-  properties: [
-    "contentType",
-    "contentEncoding",
-    "correlationId",
-    "replyTo",
-    "type",
-    "priority",
-    "expiresAtMs",
-    "messageId",
-    "appId",
-    "textBody",
-  ],
-  proxied: async () => {
-    const upstream = new URL((await broker("mqtt")).url);
-    const proxy = await TcpProxy.open({
-      upstream: { host: upstream.hostname, port: Number(upstream.port) },
-    });
-    upstream.port = String(proxy.port);
-    return { config: { url: upstream.href }, proxy };
-  },
-});
+for (const version of ["5", "3.1.1"] as const) {
+  conform(
+    mqttSubject({
+      name: `mqtt ${version} (Mosquitto)`,
+      version,
+      unavailable: missingBroker("mqtt"),
+      url: async () => (await broker("mqtt")).url,
+      ...(version === "5" ? { credentials: mosquittoWithLogin } : {}),
+      skips: {
+        "loses nothing while its broker is killed again and again": FORGETS,
+        ...(version === "5" ? {} : { "takes a password that has changed": "shown with MQTT 5" }),
+      },
+    }),
+  );
+}

@@ -1,91 +1,31 @@
 /** Behaviours when connections break or end: nothing lost, nothing left open, losses told. */
 import { expect } from "bun:test";
-import type { Bridge, Delivery, Sink, Source } from "../../src/bridge.ts";
-import { systemClock } from "../../src/clock.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import { encodeText, type Message } from "../../src/message.ts";
 import type { Case, Conformance } from "./bridge.ts";
+import { needsBothAndProxy, needsSinkAndProxy } from "./needs.ts";
+import { acked, Reopening } from "./reopening.ts";
 import { bodyText, settles, type Session } from "./session.ts";
-
-const needsProxy = (subject: Conformance): string | null =>
-  subject.proxied === undefined ? "the environment has no proxy" : null;
-
-const needsSinkAndProxy = (subject: Conformance): string | null =>
-  needsProxy(subject) ?? (subject.module.capabilities.sink ? null : "the kind has no sink");
-
-const needsBothAndProxy = (subject: Conformance): string | null =>
-  needsSinkAndProxy(subject) ??
-  (subject.module.capabilities.source ? null : "the kind has no source");
-
-/** Long enough for a client's own ways to notice; a bound against a hang, never waited for. */
-const RECONNECT_PAUSE_MS = 50;
-
-/** A sink and a source that are opened anew, bridge and all, whenever they are disconnected. */
-class Reopening {
-  readonly #session: Session;
-  readonly #config: unknown;
-  #bridge: Bridge | null = null;
-  #source: Source | null = null;
-  #sink: Sink | null = null;
-
-  constructor(session: Session, config: unknown) {
-    this.#session = session;
-    this.#config = config;
-  }
-
-  async with<T>(use: (ends: { source: Source; sink: Sink }) => Promise<T>): Promise<T> {
-    for (let tries = 0; tries < 100; tries += 1) {
-      try {
-        this.#bridge ??= await this.#session.connect(this.#config);
-        this.#source ??= await this.#session.source({ bridge: this.#bridge });
-        this.#sink ??= await this.#session.sink({ bridge: this.#bridge });
-        return await use({ source: this.#source, sink: this.#sink });
-      } catch (error) {
-        if (!(error instanceof DisconnectedError)) throw error;
-        await this.#close();
-        await systemClock.sleep(RECONNECT_PAUSE_MS);
-      }
-    }
-    throw new Error("never connected again");
-  }
-
-  async #close(): Promise<void> {
-    const bridge = this.#bridge;
-    this.#bridge = this.#source = this.#sink = null;
-    await bridge?.[Symbol.asyncDispose]();
-  }
-}
-
-/** Whether the ack counted; a lost connection means that it did not. */
-async function acked(delivery: Delivery): Promise<boolean> {
-  try {
-    await delivery.ack();
-    return true;
-  } catch (error) {
-    if (error instanceof DisconnectedError) return false;
-    throw error;
-  }
-}
 
 async function dropAndGoOn(session: Session): Promise<void> {
   const { config, proxy } = await session.proxied();
   const ends = new Reopening(session, config);
-  await ends.with(() => Promise.resolve());
+  await ends.withBridge(() => Promise.resolve());
   const sent: Message[] = [];
   const settled = new Set<string>();
   const arrived: string[] = [];
   for (let round = 0; round < 4; round += 1) {
     const batch = session.messages(10, () => ({ key: encodeText("same") }));
     sent.push(...batch);
-    await ends.with(({ sink }) => session.sendAll(sink, batch));
-    const held = await ends.with(({ source }) => session.next(source));
+    await ends.withSink((sink) => session.sendAll(sink, batch));
+    const held = await ends.withSource((source) => session.next(source));
     arrived.push(...held.messages.map(bodyText));
     proxy.cut();
     if (await acked(held)) for (const message of held.messages) settled.add(bodyText(message));
   }
   const missing = (): Message[] => sent.filter((message) => !settled.has(bodyText(message)));
   while (missing().length > 0) {
-    const delivery = await ends.with(({ source }) => session.next(source));
+    const delivery = await ends.withSource((source) => session.next(source));
     arrived.push(...delivery.messages.map(bodyText));
     if (await acked(delivery)) {
       for (const message of delivery.messages) settled.add(bodyText(message));

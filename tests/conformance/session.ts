@@ -45,12 +45,12 @@ export class Session implements AsyncDisposable {
   }
 
   /** A connection of its own. Without a document: the subject's. */
-  async connect(document?: unknown): Promise<Bridge> {
+  async connect(document?: unknown, resolve = (text: string): string => text): Promise<Bridge> {
     const { module } = this.#subject;
     const config = module.parseConfig(document ?? (await this.#subject.config()));
     const context = {
       name: `conform-${this.#run}`,
-      resolve: (text: string) => Promise.resolve(text),
+      resolve: (text: string) => Promise.resolve(text.includes("${") ? resolve(text) : text),
       signal: this.signal,
     };
     return this.own(await module.connect(config, context));
@@ -155,9 +155,10 @@ export class Session implements AsyncDisposable {
   async collectUntil(
     source: Source,
     enough: (messages: readonly Message[]) => boolean,
+    ms = ARRIVAL_MS,
   ): Promise<Message[]> {
     const messages: Message[] = [];
-    const deadline = AbortSignal.timeout(ARRIVAL_MS);
+    const deadline = AbortSignal.timeout(ms);
     while (!enough(messages)) {
       const delivery = await source.receive(deadline);
       if (delivery === null) {
@@ -196,8 +197,12 @@ export class Session implements AsyncDisposable {
   }
 
   /** Waits until a condition holds. */
-  async until(what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
-    const deadline = systemClock.monotonicMs() + ARRIVAL_MS;
+  async until(
+    what: string,
+    condition: () => boolean | Promise<boolean>,
+    ms = ARRIVAL_MS,
+  ): Promise<void> {
+    const deadline = systemClock.monotonicMs() + ms;
     while (!(await condition())) {
       if (systemClock.monotonicMs() > deadline) throw new Error(`still not so: ${what}`);
       await systemClock.sleep(10);

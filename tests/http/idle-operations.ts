@@ -15,7 +15,13 @@ export function idleOperations(streams: Streams, states: States): Operations {
     modules: bridgeModules,
     connection: () => undefined,
     revision: () => null,
-    events: () => ({ onFinished: nothing, onRetry: nothing, onGap: nothing, warn: nothing }),
+    events: () => ({
+      onFinished: nothing,
+      onRetry: nothing,
+      onLost: nothing,
+      onGap: nothing,
+      warn: nothing,
+    }),
   });
   return new Operations({
     ...shared,

@@ -56,6 +56,8 @@ async function bodies(): Promise<(string | null | undefined)[]> {
 
 test.each([
   ["no host", `${START}${ONE}`],
+  ["two hosts", `${START}Host: x\r\nHost: y\r\n${ONE}`],
+  ["a list of hosts", `${START}Host: x, y\r\n${ONE}`],
   ["a target that is an authority", `POST x:80 HTTP/1.1\r\nHost: x\r\n${ONE}`],
   ["a target that is a star", `POST * HTTP/1.1\r\nHost: x\r\n${ONE}`],
   ["a fragment in the target", `POST /hooks/in#a HTTP/1.1\r\nHost: x\r\n${ONE}`],

@@ -8,6 +8,9 @@ import { createHash, createHmac, generateKeyPairSync, sign as signWith } from "n
 export const SENDER_ENVIRONMENT = {
   TEXT_SECRET: "a secret of senders, as text",
   WEBHOOK_SECRET: "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+  TOKEN_SECRET: "a secret of senders that is long enough for tokens",
+  /** Senders are their own proxies: the word on a certificate counts only from one. */
+  ISTHMUS_TRUST_PROXIES: "127.0.0.0/8",
 } as const;
 
 /** The address that senders call, where they sign it. */
@@ -162,6 +165,33 @@ function token(name: string, header: string, value: string, more: object = {}): 
   };
 }
 
+/** A JSON Web Token: proves who sends. */
+const JWT: Sender = {
+  ...DEFAULTS,
+  name: "jwt",
+  verify: { scheme: "jwt", secret: "${env:TOKEN_SECRET}" },
+  covered: ["authorization"],
+  signsBody: false,
+  sign: (_body, { atS, id }) => {
+    const json = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+    const text = `${json({ alg: "HS256", typ: "JWT" })}.${json({ sub: id, exp: atS + 600 })}`;
+    const signature = mac([text], "base64url", "sha256", SENDER_ENVIRONMENT.TOKEN_SECRET);
+    return { headers: { authorization: `Bearer ${text}.${signature}` }, query: "" };
+  },
+};
+
+const SUBJECT = "CN=sender,O=Example,C=NL";
+
+/** A certificate's subject, as a proxy tells of it. */
+const MTLS: Sender = {
+  ...DEFAULTS,
+  name: "mtls",
+  verify: { scheme: "mtls", header: "x-client-subject", subject: SUBJECT },
+  covered: ["x-client-subject"],
+  signsBody: false,
+  sign: () => ({ headers: { "x-client-subject": SUBJECT }, query: "" }),
+};
+
 /** All of them. */
 export const SENDERS: readonly Sender[] = [
   standard("webhook", "v1"),
@@ -238,6 +268,8 @@ export const SENDERS: readonly Sender[] = [
   token("basic", "authorization", `Basic ${Buffer.from(`me:${TEXT_KEY}`).toString("base64")}`, {
     username: "me",
   }),
+  JWT,
+  MTLS,
 ];
 
 /** One by its name. */

@@ -17,6 +17,7 @@ import type { Operations } from "../../src/routing/operations.ts";
 import { compileExpression } from "../../src/rules/expression.ts";
 import { parseDefinition } from "../../src/rules/parse.ts";
 import { Keyring, newSecretKey } from "../../src/rules/store/secrets.ts";
+import { stoppedSource } from "../../src/routing/status.ts";
 import { emptyState, type StoredRevision } from "../../src/rules/store/state.ts";
 import { type NewToken, Tokens } from "../../src/rules/store/tokens.ts";
 import { Telemetry } from "../../src/telemetry.ts";
@@ -285,7 +286,7 @@ export class TestFace implements GatewayFace {
   }
 
   sourceStatus() {
-    return { state: "stopped", stream: "", error: null, messages: 0 } as const;
+    return stoppedSource;
   }
 
   sourceNames(): readonly string[] {

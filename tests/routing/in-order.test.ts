@@ -157,7 +157,8 @@ test("what a source gives again is appended once, over a restart too", async () 
 
 test("a source key is of place and content, and only where there is a place", () => {
   const one = from(1);
-  const keyOf = (each: Message, id: string | null = null) => sourceKey("s", each, id)?.key ?? null;
+  const keyOf = (each: Message, id: string | null = null) =>
+    sourceKey("s", each, { id, isUnique: false })?.key ?? null;
   expect(keyOf(one)).toBe(keyOf({ ...one, id: "another" }));
   const header = { name: "h", value: encodeText("v") };
   const others = [
@@ -181,7 +182,7 @@ test("an id of a producer is looked up only in what the broker calls repeated", 
   const sent = (text: string, redelivered: boolean): Message =>
     message(text, { origin: redelivered ? { ...queue, redelivered } : queue });
   const put = async (each: Message, id: string | null): Promise<boolean> => {
-    const key = sourceKey("s", each, id);
+    const key = sourceKey("s", each, { id, isUnique: false });
     const { durable, receipt } = stream.appendOne(each, { sourceKey: key });
     await durable;
     return receipt.duplicate;

@@ -6,6 +6,7 @@ import type { FileLog } from "../../src/log/files.ts";
 import { Streams } from "../../src/log/stream.ts";
 import { decodeText } from "../../src/message.ts";
 import { BridgeConnection } from "../../src/routing/connection.ts";
+import type { JourneyLog } from "../../src/routing/journey-log.ts";
 import type { RouteEvents } from "../../src/routing/route-parts.ts";
 import { Routes } from "../../src/routing/routes.ts";
 import type { Definition, JsonObject, RuleDocument } from "../../src/rules/document.ts";
@@ -116,6 +117,8 @@ export function rig(
     random?: () => number;
     /** A kind of bridge instead of the target in memory, and its configuration. */
     bridge?: { readonly module: BridgeModule; readonly config: unknown };
+    /** Takes notes of what becomes of messages. */
+    journey?: JourneyLog;
     /** Whether the bridge is there, when it is asked for. */
     hasBridge?: () => boolean;
   } = {},
@@ -132,6 +135,7 @@ export function rig(
   const events: RouteEvents = {
     onFinished: () => undefined,
     onRetry: () => undefined,
+    onLost: () => undefined,
     onGap: ({ from, to, reason }) => gaps.push({ from, to, reason }),
     warn: (sentence) => warnings.push(sentence),
   };
@@ -150,6 +154,7 @@ export function rig(
     modules,
     connection: () => ((options.hasBridge?.() ?? true) ? bridge : undefined),
     revision: (_, revision) => revisions.get(revision) ?? null,
+    ...(options.journey === undefined ? {} : { journey: options.journey }),
     clock,
     random: options.random ?? (() => 0),
     events: () => events,

@@ -1,5 +1,6 @@
 /** Previews tell what a draft changes, step aside for others, and end when nobody waits. */
 import { expect, test } from "bun:test";
+import type { Translation } from "../../src/bridge.ts";
 import { type Clock, systemClock } from "../../src/clock.ts";
 import type { StreamBatch } from "../../src/log/stream-reader.ts";
 import type { StoredMessage } from "../../src/message.ts";
@@ -11,12 +12,30 @@ import {
   type PreviewInput,
   type PreviewResult,
 } from "../../src/rules/preview.ts";
-import { Rehearsal } from "../../src/rules/rehearsal.ts";
-import { bridges, modules, stored } from "./messages.ts";
+import { Rehearsal, type RehearsalBridges } from "../../src/rules/rehearsal.ts";
+import { bridges, modules as plainModules, stored } from "./messages.ts";
+
+/** MQTT loses keys here, and takes no body of more than 50,000 bytes. */
+const translation: Translation = {
+  rows: () => [],
+  losses: ({ key }) => (key === null ? [] : [{ field: "key", what: "the key" }]),
+  refusal: ({ body }) => ((body?.length ?? 0) > 50_000 ? "the body is too large" : null),
+};
+const modules = new Map(
+  [...plainModules].map(([kind, module]) => [
+    kind,
+    kind === "mqtt" ? { ...module, translation } : module,
+  ]),
+);
+
+const withBridges = (from: typeof modules): RehearsalBridges => ({
+  modules: from,
+  configOf: (name) => bridges.get(name),
+});
 
 function rehearsal(document: JsonObject): Rehearsal {
   const parsed = parseDefinition("rules", "r", document, { modules, bridges });
-  return new Rehearsal("r", parsed, modules);
+  return new Rehearsal("r", parsed, withBridges(modules));
 }
 
 function batches(messages: readonly StoredMessage[], size = 10): PreviewInput["next"] {
@@ -39,7 +58,6 @@ function input(over: Partial<PreviewInput>): PreviewInput {
     clock: systemClock,
     share: () => 0.1,
     signal: new AbortController().signal,
-    lossesOf: () => [],
     ...over,
   };
 }
@@ -84,7 +102,6 @@ test("each message is newly matched, no longer matched, changed, refused or as b
       draft: rehearsal(draft),
       live: rehearsal(live),
       next: batches(messages, 2),
-      lossesOf: (kind, { key }) => (kind === "mqtt" && key !== null ? ["the key"] : []),
     }),
   );
   expect(result.counts).toEqual({
@@ -155,10 +172,31 @@ test("an address that the bridge itself would refuse is told", async () => {
     { modules, bridges },
   );
   const result = await resultOf(
-    input({ draft: new Rehearsal("r", document, strict), live: draft, next: batches(messages) }),
+    input({
+      draft: new Rehearsal("r", document, withBridges(strict)),
+      live: draft,
+      next: batches(messages),
+    }),
   );
   expect(result.counts.refused).toBe(1);
   expect(result.samples.refused[0]?.offset).toBe(1);
+});
+
+test("what the codec would refuse is refused, and what a strict rule would lose", async () => {
+  const to: Json = { bridge: "plant", topic: "orders" };
+  const messages = [
+    stored({ body: "a", offset: 0, key: null }),
+    stored({ body: "b", offset: 1, key: "k" }),
+    stored({ body: "x".repeat(60_000), offset: 2, key: null }),
+  ];
+  const draft = rehearsal({ from: "orders", to, translation: "strict" });
+  const { counts, samples, losses } = await resultOf(input({ draft, next: batches(messages) }));
+  expect(counts.refused).toBe(2);
+  expect(samples.refused.map(({ targets }) => targets[0]?.refused)).toEqual([
+    "translation is strict: the key",
+    "the body is too large",
+  ]);
+  expect(losses).toEqual([{ target: "plant topic orders", loss: "the key", messages: 1 }]);
 });
 
 test("samples, messages and bodies are bounded", async () => {

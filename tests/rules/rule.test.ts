@@ -8,7 +8,7 @@ import { bridges, modules, problemsOf } from "./messages.ts";
 const EXPRESSION_FORM =
   "a CEL expression as text (leave it out, or quote it: YAML takes an unquoted ! for a tag)";
 const KNOWN =
-  "known are from, where, start, order, set, to, retry, notBefore, delay, onFailure, enabled or sign";
+  "known are from, where, start, order, set, to, retry, notBefore, delay, translation, format, echo, onFailure, enabled or sign";
 
 const rule = { from: "orders", to: { stream: "out" } };
 const to = (target: JsonObject): JsonObject => ({ from: "orders", to: [{ stream: "a" }, target] });
@@ -120,7 +120,10 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
   ],
   [
     to({ stream: "b", topic: "x" }),
-    { "/to/1/topic": "unknown key; known are stream, each, key, name, retry, notBefore or delay" },
+    {
+      "/to/1/topic":
+        "unknown key; known are stream, each, key, name, retry, notBefore, delay, translation, format or echo",
+    },
   ],
   [to({ stream: "b-${body.}" }), { "/to/1/stream": "expected a name, found the end" }],
   [to({ stream: "a" }), { "/to/1": 'another target is called "stream a"; give one a name' }],

@@ -232,7 +232,7 @@ describe("to", () => {
           address: "orders",
           partition: 0,
           offset: "7",
-          hops: ["plant", "orders"],
+          hops: ["plant", "/plant/topic%20a", "orders"],
           params: { device: "d" },
         },
       },

@@ -8,7 +8,7 @@ import type { FileLog } from "../../src/log/files.ts";
 import { decodeText, type StoredMessage } from "../../src/message.ts";
 import { DEAD_LETTER_HEADERS, deadLetterStream } from "../../src/routing/deadletter.ts";
 import { Progress } from "../../src/routing/progress.ts";
-import { routeKey, waitStream } from "../../src/routing/routes.ts";
+import { routeKey, waitStream } from "../../src/routing/route-names.ts";
 import { readWaitRecord } from "../../src/routing/wait-record.ts";
 import type { SimBroker } from "./broker.ts";
 import { type Ledger, must } from "./ledger.ts";

@@ -124,6 +124,7 @@ function routeEvents(life: Life): RouteEvents {
   return {
     onFinished: () => undefined,
     onRetry: () => undefined,
+    onLost: () => undefined,
     onGap: ({ from, to, reason }) => {
       life.violations.push(`a route met a gap: ${from} to ${to} (${reason})`);
     },

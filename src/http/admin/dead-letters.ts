@@ -137,7 +137,11 @@ export async function dropLetters(
     if (spans.every(({ next, end }) => next >= end)) break;
   }
   const by = callerText(call.principal);
-  if (!dryRun) operations.note(`${by} has dropped ${dropped} dead letters of ${name}`);
+  if (!dryRun) {
+    operations.note(`${by} has dropped ${dropped} dead letters of ${name}`);
+    const detail = `${dropped} letters`;
+    await operations.audit.note([{ by, action: "dropped", kind: "dead-letters", name, detail }]);
+  }
   return jsonResponse({ name, dryRun, dropped });
 }
 

@@ -7,7 +7,7 @@ import { explanationsMax } from "../../rules/limits.ts";
 import { decodeText } from "../../message.ts";
 import { planOf } from "../../routing/plan.ts";
 import { explainRule } from "../../rules/explain.ts";
-import { Rehearsal } from "../../rules/rehearsal.ts";
+import { bridgesOf, Rehearsal } from "../../rules/rehearsal.ts";
 import type { Principal } from "../../rules/store/roles.ts";
 import { readableStream, storedAt } from "../append.ts";
 import { requireRead } from "../auth.ts";
@@ -38,7 +38,9 @@ export async function explainResponse(
   if (message === null) throw new NotFoundError(`there is no message at ${name}`);
   requireRead(principal, path.stream, message.key === null ? null : decodeText(message.key));
   const { gateway } = services;
-  const rules = planOf(gateway.definitions())
+  const definitions = gateway.definitions();
+  const bridges = bridgesOf(definitions, gateway.modules);
+  const rules = planOf(definitions)
     .rules.filter((rule) => rule.stream === path.stream)
     .filter((rule) => wanted === null || rule.name === wanted)
     .toSorted((left, right) => (left.name < right.name ? -1 : 1));
@@ -46,11 +48,7 @@ export async function explainResponse(
     throw new NotFoundError(`there is no rule ${wanted.slice(0, 120)} that reads ${path.stream}`);
   }
   const items = rules.slice(0, explanationsMax).map(({ name: rule, definition }) => {
-    return explainRule(
-      definition,
-      new Rehearsal(rule, definition.parsed, gateway.modules),
-      message,
-    );
+    return explainRule(definition, new Rehearsal(rule, definition.parsed, bridges), message);
   });
   return jsonResponse({ ...place, stream: path.stream, id: message.id, items });
 }

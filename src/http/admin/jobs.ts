@@ -61,10 +61,13 @@ export async function jobResponse(
   { spans, dryRun }: { readonly spans: readonly Span[]; readonly dryRun: boolean },
   { call, services }: { readonly call: JobCall; readonly services: HttpServices },
 ): Promise<Response> {
-  const { jobs } = services.gateway.operations;
+  const { jobs, audit } = services.gateway.operations;
+  const by = callerText(call.principal);
   try {
     if (dryRun) return jsonResponse(await jobs.survey(wanted, spans, call.signal));
-    const job = await jobs.begin(wanted, spans, callerText(call.principal));
+    const job = await jobs.begin(wanted, spans, by);
+    const detail = `job ${job.id} from ${wanted.stream}`;
+    await audit.note([{ by, action: wanted.kind, kind: "rules", name: wanted.rule, detail }]);
     return jsonResponse(jobView(job), { status: 202 });
   } catch (error) {
     const isUnnamed = error instanceof InvalidError && error.errors[0]?.pointer === "";

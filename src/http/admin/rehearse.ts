@@ -16,9 +16,9 @@ import { type Cursor, earliestCursor, latestCursor } from "../../log/cursor.ts";
 import type { Stream } from "../../log/stream.ts";
 import { encodeText } from "../../message.ts";
 import { planOf } from "../../routing/plan.ts";
-import type { Definition, Definitions, RuleDocument } from "../../rules/document.ts";
-import { preview, type LossesOf, type PreviewEvent } from "../../rules/preview.ts";
-import { Rehearsal } from "../../rules/rehearsal.ts";
+import type { Definitions } from "../../rules/document.ts";
+import { preview, type PreviewEvent } from "../../rules/preview.ts";
+import { bridgesOf, Rehearsal } from "../../rules/rehearsal.ts";
 import type { Principal } from "../../rules/store/roles.ts";
 import { requireRead } from "../auth.ts";
 import { adjusted, placeCursor } from "../position.ts";
@@ -71,9 +71,6 @@ export interface PreviewWindow {
   readonly limit: number;
 }
 
-/** What no kind of bridge is known to lose. */
-const noLosses: LossesOf = () => [];
-
 /** The stream that a rule reads, in a set of definitions; null when the rule is not in it. */
 export function streamOfRule(definitions: Definitions, name: string): string | null {
   return planOf(definitions).rules.find((rule) => rule.name === name)?.stream ?? null;
@@ -95,14 +92,16 @@ export async function rehearse(
   const liveStream = streamOfRule(change.before, change.name);
   const name = draftStream ?? liveStream;
   const stream = name === null ? undefined : gateway.streams.find(name);
-  const rehearsalOf = (definition: Definition<RuleDocument> | undefined): Rehearsal | null => {
-    if (definition === undefined || !definition.parsed.enabled) return null;
-    return new Rehearsal(change.name, definition.parsed, gateway.modules);
+  const rehearsalOf = (definitions: Definitions): Rehearsal | null => {
+    const rule = definitions.rules.get(change.name);
+    if (rule === undefined || !rule.parsed.enabled) return null;
+    const bridges = bridgesOf(definitions, gateway.modules);
+    return new Rehearsal(change.name, rule.parsed, bridges);
   };
-  const draft = rehearsalOf(change.after.rules.get(change.name));
+  const draft = rehearsalOf(change.after);
   const isSameStream = draftStream === null || draftStream === liveStream;
-  const live = isSameStream ? rehearsalOf(change.before.rules.get(change.name)) : null;
-  const rest = { draft, live, limit: window.limit, clock, share, signal, lossesOf: noLosses };
+  const live = isSameStream ? rehearsalOf(change.before) : null;
+  const rest = { draft, live, limit: window.limit, clock, share, signal };
   if (stream === undefined) {
     return preview({ ...rest, next: () => Promise.resolve(null), total: 0 });
   }

@@ -40,7 +40,12 @@ export async function createToken(
 ): Promise<Response> {
   const members = documentOf(call.body, call.contentType);
   const wanted = wantedToken(members, call.name, services.clock.nowMs());
-  const made = await services.tokens.create(wanted, { by: callerText(call.principal) });
+  const by = callerText(call.principal);
+  const made = await services.tokens.create(wanted, { by });
+  const detail =
+    made.info.role === null ? `subject ${made.info.subject}` : `role ${made.info.role}`;
+  const { audit } = services.gateway.operations;
+  await audit.note([{ by, action: "created", kind: "tokens", name: made.info.name, detail }]);
   return jsonResponse({ ...viewOf(made.info), token: made.token }, { status: 201 });
 }
 
@@ -50,7 +55,9 @@ export async function revokeToken(
   principal: Principal,
   services: HttpServices,
 ): Promise<Response> {
-  await services.tokens.revoke(name, { by: callerText(principal) });
+  const by = callerText(principal);
+  await services.tokens.revoke(name, { by });
+  await services.gateway.operations.audit.note([{ by, action: "revoked", kind: "tokens", name }]);
   return new Response(null, { status: 204 });
 }
 

@@ -2,6 +2,7 @@
  * How definitions stand, as the API shows it: each kind's status beside its document, and lists of
  * what runs. Shapes are for people and programs alike; `status.state` is one word for each kind.
  */
+import { AUDIT_STREAM, JOURNEY_STREAM } from "../../log/retention.ts";
 import { deadLetterStream } from "../../routing/deadletter.ts";
 import type {
   Definition,
@@ -23,7 +24,8 @@ export interface DefinitionView {
   readonly status: unknown;
 }
 
-const STATE_STREAM = "$state";
+/** What the gateway keeps for itself; the audit is read, by who may do all. */
+const HIDDEN: ReadonlySet<string> = new Set(["$state", JOURNEY_STREAM, AUDIT_STREAM]);
 
 /** A definition with its status. */
 export function definitionView(
@@ -48,7 +50,7 @@ export function impliedViews(kind: Kind, services: HttpServices): readonly Defin
 }
 
 function impliedNames(kind: Kind, { gateway }: HttpServices): readonly string[] {
-  if (kind === "streams") return gateway.streams.names().filter((name) => name !== STATE_STREAM);
+  if (kind === "streams") return gateway.streams.names().filter((name) => !HIDDEN.has(name));
   return kind === "sources" ? gateway.sourceNames() : [];
 }
 

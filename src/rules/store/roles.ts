@@ -4,6 +4,7 @@
  * another: admin ⊃ operator ⊃ viewer. Pure functions; `tokens.ts` and `http/callers.ts` say who
  * the caller is.
  */
+import { AUDIT_STREAM } from "../../log/retention.ts";
 import { encodeText } from "../../message.ts";
 import { compileGrantWhere } from "../access.ts";
 import type { Grant } from "../document.ts";
@@ -74,6 +75,8 @@ export type Reach = "all" | readonly Condition[] | null;
 
 /** What the caller may read. */
 export function readReach(principal: Principal, stream: string, key: string | null): Reach {
+  // Who did what is for those who may do all.
+  if (stream === AUDIT_STREAM) return hasRole(principal, "admin") ? "all" : null;
   if (hasRole(principal, "viewer")) return "all";
   return reachOf(principal.read, stream, (granted) => granted === null || granted === key);
 }

@@ -225,7 +225,7 @@ describe("a delivery as a message", () => {
       address: "q",
       partition: null,
       offset: null,
-      hops: [],
+      hops: ["/rabbit/exchange%20orders/orders.eu"],
       params: { exchange: "orders", routingKey: "orders.eu" },
       redelivered: true,
     });

@@ -30,6 +30,19 @@ describe("the document of an amqp bridge", () => {
   });
 });
 
+describe("a login by certificate", () => {
+  test("needs a certificate", () => {
+    const url = "amqps://a";
+    const tls = { cert: "${file:/c}", key: "${file:/k}" };
+    expect(amqp.parseConfig({ url, sasl: "external", tls }).sasl).toBe("external");
+    expect(pointers(() => amqp.parseConfig({ url, sasl: "external" }))).toEqual(["/sasl"]);
+    expect(pointers(() => amqp.parseConfig({ url, sasl: "external", tls: true }))).toEqual([
+      "/sasl",
+    ]);
+    expect(pointers(() => amqp.parseConfig({ url, sasl: "scram" }))).toEqual(["/sasl"]);
+  });
+});
+
 describe("an address of an amqp bridge", () => {
   const source = (input: Record<string, unknown>) => amqp.parseAddress(input, "source");
   const sink = (input: Record<string, unknown>) => amqp.parseAddress(input, "sink");
@@ -40,6 +53,12 @@ describe("an address of an amqp bridge", () => {
       text: "exchange e by #",
       fields: { exchange: "e", bind: ["#"] },
     });
+    const bind = ["a.*", { headers: { region: "eu" }, match: "any" }];
+    expect(source({ exchange: "e", bind })).toEqual({
+      text: 'exchange e by a.*, {"headers":{"region":"eu"},"match":"any"}',
+      fields: { exchange: "e", bind },
+    });
+    expect(source({ queue: "q", create: { type: "stream" } }).text).toBe("queue q");
   });
 
   test("of a sink is mandatory unless it says otherwise, and may hold templates", () => {

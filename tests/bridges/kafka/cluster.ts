@@ -52,6 +52,32 @@ export async function deleteTopic(topic: string): Promise<void> {
   }
 }
 
+/** Removes what a partition has below an offset, as an operator does, or retention. */
+export async function purge(topic: string, partition: number, below: bigint): Promise<void> {
+  const admin = new Admin(await options());
+  try {
+    const partitions = [{ partition, offset: below }];
+    await admin.deleteRecords({ topics: [{ name: topic, partitions }] });
+  } finally {
+    await admin.close();
+  }
+}
+
+/** Makes a topic that is just being deleted, as soon as that can be done. */
+export async function makeTopic(topic: string, partitions = 1): Promise<void> {
+  const admin = new Admin(await options());
+  try {
+    await waitFor("the topic is made", () =>
+      admin.createTopics({ topics: [topic], partitions, replicas: 1 }).then(
+        () => true,
+        () => false,
+      ),
+    );
+  } finally {
+    await admin.close();
+  }
+}
+
 /** What a group has committed, by partition. */
 export async function committed(group: string, topic: string): Promise<Map<number, bigint>> {
   const admin = new Admin(await options());

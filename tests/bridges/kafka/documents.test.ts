@@ -39,9 +39,13 @@ describe("documents of the kind kafka", () => {
     expect(refuse({})).toContain("expected url or urls");
     expect(refuse({ url: "http://x/y" })).toContain("expected host:port");
     expect(refuse({ url: "a:70000" })).toContain("expected host:port");
-    expect(refuse({ url: "a:1", sasl: "oauthbearer" })).toContain(
-      '"oauthbearer" is not supported: use plain, scram-sha-256, scram-sha-512',
+    expect(refuse({ url: "a:1", sasl: "gssapi" })).toContain(
+      '"gssapi" is not supported: use plain, scram-sha-256, scram-sha-512, oauthbearer',
     );
+    expect(refuse({ url: "a:1", sasl: "oauthbearer" })).toContain("/token: oauthbearer needs it");
+    expect(
+      refuse({ url: "a:1", sasl: "plain", username: "x", password: "y", token: "z" }),
+    ).toContain("/token");
     expect(refuse({ url: "a:1", username: "x", password: "y" })).toContain("need sasl");
     expect(refuse({ url: "a:1", sasl: "plain", username: "x" })).toContain("/password");
     expect(refuse({ url: "a:1", tls: { caa: "x" } })).toContain('did you mean "ca"?');
@@ -55,10 +59,23 @@ describe("documents of the kind kafka", () => {
     expect(kafka.parseAddress({ topic: "orders", create: true }, "sink").text).toBe("topic orders");
     expect(
       kafka.parseAddress({ topic: "o", create: { partitions: 6, replication: 3 } }, "sink").fields,
-    ).toEqual({ topic: "o", partition: null, create: { partitions: 6, replication: 3 } });
+    ).toEqual({
+      topic: "o",
+      partition: null,
+      compression: "none",
+      create: { partitions: 6, replication: 3 },
+    });
     expect(
       kafka.parseAddress({ topic: "x-${body.a}", partition: "${key}" }, "sink").fields,
-    ).toEqual({ topic: "x-${body.a}", partition: "${key}", create: null });
+    ).toEqual({
+      topic: "x-${body.a}",
+      partition: "${key}",
+      compression: "none",
+      create: null,
+    });
+    expect(kafka.parseAddress({ pattern: "orders-.*", group: "g" }, "source").text).toBe(
+      "topics orders-.* group g",
+    );
   });
 
   test("refuse addresses that no topic can have", () => {
@@ -67,6 +84,11 @@ describe("documents of the kind kafka", () => {
     expect(refuse({ topic: "a b" }, "sink")).toContain("not a topic name of Kafka");
     expect(refuse({ topic: "x-${a}" }, "source")).toContain("not a topic name of Kafka");
     expect(refuse({ topic: ".." }, "sink")).toContain("not a topic name");
+    expect(refuse({ pattern: "a(" }, "source")).toContain("regular expression (RE2)");
+    expect(refuse({ pattern: "a", topic: "a" }, "source")).toContain("either topic or pattern");
+    expect(refuse({ pattern: "a", offset: 1 }, "source")).toContain("/offset");
+    expect(refuse({ topic: "a", offset: { x: 1 } }, "source")).toContain("/offset");
+    expect(refuse({ topic: "a", compression: "zip" }, "sink")).toContain("/compression");
     expect(refuse({ topik: "a" }, "sink")).toContain("/topic");
     expect(refuse({ topic: "a", partition: -1 }, "sink")).toContain("/partition");
     expect(refuse({ topic: "a", qos: 1 }, "sink")).toContain('unknown key "qos"');

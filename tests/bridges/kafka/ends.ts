@@ -1,6 +1,13 @@
 /** Bridges, sources and sinks for the Kafka tests, and small verbs over them. */
 import { kafka } from "../../../bridges/kafka/module.ts";
-import type { Bridge, Delivery, Outgoing, Sink, Source } from "../../../src/bridge.ts";
+import type {
+  Bridge,
+  Delivery,
+  Outgoing,
+  Sink,
+  Source,
+  SourceOptions,
+} from "../../../src/bridge.ts";
 import { encodeText, type Message } from "../../../src/message.ts";
 import { kafkaUrl } from "./cluster.ts";
 
@@ -20,12 +27,14 @@ export async function connect(document: object | null = null): Promise<Bridge> {
 export async function openSource(
   bridge: Bridge,
   topic: string,
-  options: { name?: string; start?: "earliest" | "latest" | { timestampMs: number } } = {},
+  options: Partial<SourceOptions> & { address?: Record<string, unknown> } = {},
 ): Promise<Source> {
-  return await bridge.source(kafka.parseAddress({ topic }, "source"), {
-    name: options.name ?? `reader-${topic}`,
-    start: options.start ?? "earliest",
+  const { address = { topic }, ...rest } = options;
+  return await bridge.source(kafka.parseAddress(address, "source"), {
+    name: `reader-${topic}`,
+    start: "earliest",
     unsettledBytesMax: UNSETTLED_BYTES_MAX,
+    ...rest,
   });
 }
 

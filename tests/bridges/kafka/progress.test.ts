@@ -11,7 +11,7 @@ function given(progress: Progress, first: number, last: number): Range {
 
 /** A partition read one offset at a time by a careless caller, checked at every step. */
 class Reader {
-  readonly #progress = new Progress(0, 0n);
+  readonly #progress = new Progress({ topic: "t", partition: 0 }, 0n);
   readonly #out: Range[] = [];
   readonly #acked = new Set<bigint>();
   #next = 0n;
@@ -49,7 +49,7 @@ class Reader {
 
 describe("a partition's progress", () => {
   test("commits in order, whatever the order of acks", () => {
-    const progress = new Progress(0, 10n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 10n);
     const [a, b, c] = [given(progress, 10, 12), given(progress, 13, 13), given(progress, 20, 25)];
     c.state = "acked";
     expect(progress.committable()).toBeNull();
@@ -62,7 +62,7 @@ describe("a partition's progress", () => {
   });
 
   test("never commits past what was given back until it is read again and acked", () => {
-    const progress = new Progress(0, 0n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 0n);
     const [a, b] = [given(progress, 0, 4), given(progress, 5, 9)];
     b.state = "acked";
     progress.giveBack(a);
@@ -80,7 +80,7 @@ describe("a partition's progress", () => {
   });
 
   test("seeks to the first of all that were given back", () => {
-    const progress = new Progress(0, 0n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 0n);
     const [a, b] = [given(progress, 0, 4), given(progress, 5, 9)];
     progress.giveBack(a);
     expect(progress.seek()).toBe(0n);
@@ -92,7 +92,7 @@ describe("a partition's progress", () => {
   });
 
   test("drops what waits behind what was given back, so that order is kept", () => {
-    const progress = new Progress(0, 0n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 0n);
     const a = given(progress, 0, 4);
     const waiting = progress.add(5n, 9n, 7);
     expect(progress.giveBack(a)).toEqual([waiting]);
@@ -100,7 +100,7 @@ describe("a partition's progress", () => {
   });
 
   test("forgets what was given back and has been removed from the topic since", () => {
-    const progress = new Progress(0, 0n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 0n);
     const [a, b] = [given(progress, 0, 4), given(progress, 5, 9)];
     progress.giveBack(a);
     b.state = "acked";
@@ -109,7 +109,7 @@ describe("a partition's progress", () => {
   });
 
   test("knows after a change of the group whether another reader was at it", () => {
-    const kept = new Progress(0, 5n);
+    const kept = new Progress({ topic: "t", partition: 0 }, 5n);
     given(kept, 5, 9);
     kept.rejoined();
     expect(kept.continues(5n)).toBe(true);
@@ -119,7 +119,7 @@ describe("a partition's progress", () => {
   });
 
   test("knows a topic that was made anew by its offsets", () => {
-    const progress = new Progress(0, 100n);
+    const progress = new Progress({ topic: "t", partition: 0 }, 100n);
     expect(progress.continues(100n)).toBe(true);
     expect(progress.continues(0n)).toBe(false);
   });

@@ -36,7 +36,12 @@ const refuse = (answer: string) => (): BatchResult => ({ answer, text: "in its o
 
 function placed(count: number, partition = 0) {
   const records = Array.from({ length: count }, () => encodeRecord(message()));
-  return records.map((record) => ({ topic: "t", partition, record }));
+  return records.map((record) => ({
+    topic: "t",
+    partition,
+    record,
+    compression: "none" as const,
+  }));
 }
 
 describe("a round of writing", () => {

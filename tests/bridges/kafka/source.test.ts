@@ -257,10 +257,15 @@ describe.skipIf(missingKafka !== null)(`reading from Kafka ${missingKafka ?? ""}
     await write("kept 2", true);
     await transactional.close();
     await using bridge = await connect();
-    const source = await openSource(bridge, topic);
+    const gaps: string[] = [];
+    await using source = await openSource(bridge, topic, {
+      onGap: ({ reason }) => gaps.push(reason),
+    });
     expect((await collect(source, 2)).map(textOf)).toEqual(["kept 1", "kept 2"]);
     await fill(topic, ["kept 3"]);
     expect((await collect(source, 1)).map(textOf)).toEqual(["kept 3"]);
+    await source[Symbol.asyncDispose]();
+    expect(gaps).toEqual([]);
   });
 
   test("refuses a missing topic with a sentence, and makes it when asked to", async () => {
