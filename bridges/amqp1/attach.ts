@@ -72,9 +72,8 @@ export async function attach<End extends Sender | Receiver>(
     refusal ??= refusalOf(error);
   };
   end.on(`${prefix}_open`, () => {
-    const terminus: unknown = end.is_sender() ? end.target : end.source;
     // Without a terminus the detach with the reason follows.
-    if (terminus === null || terminus === undefined) return;
+    if (!isTerminus(end.is_sender() ? end.target : end.source)) return;
     isOpen = true;
     answer.resolve(null);
   });
@@ -96,6 +95,12 @@ export async function attach<End extends Sender | Receiver>(
     if (!link.isLost) session.close();
   };
   return { end, close };
+}
+
+/** Whether the broker attached to a place; the library gives an absent one as a null with a type. */
+function isTerminus(value: unknown): boolean {
+  if (typeof value !== "object" || value === null) return false;
+  return (value as { readonly value?: unknown }).value !== null;
 }
 
 /** Waits for the broker's answer. @throws DisconnectedError when there is none. */

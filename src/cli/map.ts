@@ -22,7 +22,11 @@ interface End {
 }
 
 export function registerMap(program: Command): void {
-  const map = program.command("map").summary("say how messages change between protocols");
+  const map = program
+    .command("map")
+    .summary("say how messages change between protocols")
+    .description("Say how messages change between protocols.")
+    .addHelpText("after", "\nExample:\n  isthmus map explain kafka mqtt");
   const command = map
     .command("explain")
     .summary("what is carried, renamed, coerced or lost between two protocols")

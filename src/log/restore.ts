@@ -150,9 +150,12 @@ async function carryOver(log: FileLog, epochs: ReadonlyMap<string, string>): Pro
   if (changed.length > 0) await log.states.save(changed);
 }
 
-/** States are JSON: `epoch` names a partition's, `cursor` holds those of a stream's partitions. */
+/**
+ * The gateway's states are JSON: `epoch` names a partition's, `cursor` holds those of a stream's
+ * partitions. What bridges keep for their sources are bytes of their own, and name no partition.
+ */
 function withEpochs(bytes: Uint8Array, epochs: ReadonlyMap<string, string>): Uint8Array | null {
-  const value = JSON.parse(decodeText(bytes)) as Record<string, unknown>;
+  const value = membersOf(bytes);
   const { epoch, cursor } = value;
   if (typeof epoch === "string") {
     const next = epochs.get(epoch);
@@ -168,4 +171,13 @@ function withEpochs(bytes: Uint8Array, epochs: ReadonlyMap<string, string>): Uin
     offset,
   }));
   return encodeText(JSON.stringify({ ...value, cursor: encodeCursor(moved) }));
+}
+
+function membersOf(bytes: Uint8Array): Record<string, unknown> {
+  try {
+    const value: unknown = JSON.parse(decodeText(bytes));
+    return typeof value === "object" && value !== null ? { ...value } : {};
+  } catch {
+    return {};
+  }
 }

@@ -10,6 +10,8 @@ import type { BridgeModule, Outgoing, Place } from "../bridge.ts";
 import { hopsHeaderBytesMax, hopsMax } from "../limits.ts";
 import type { States } from "../log/log.ts";
 import {
+  decodeText,
+  encodeText,
   type Header,
   HOPS_HEADER,
   hopOf,
@@ -78,14 +80,14 @@ export class Hops {
     const { states, random } = this.#parts;
     const saved = await states.load(ID_STATE);
     if (saved !== null) {
-      this.#id = Buffer.from(saved).toString("latin1");
+      this.#id = (JSON.parse(decodeText(saved)) as { readonly id: string }).id;
       return;
     }
     const signs = Array.from({ length: ID_LENGTH }, () => {
       return ID_SIGNS[Math.floor(random() * ID_SIGNS.length)] ?? "a";
     });
     const id = signs.join("");
-    await states.save([[ID_STATE, Buffer.from(id)]]);
+    await states.save([[ID_STATE, encodeText(JSON.stringify({ id }))]]);
     this.#id = id;
   }
 

@@ -52,6 +52,8 @@ class FilesOf implements SmallFiles {
   }
 }
 
+/** What a bridge keeps for its source; no text, let alone JSON. */
+const ownBytes = new Uint8Array([0x7b, 0xff, 0, 1]);
 async function written(): Promise<MemoryDisk> {
   const disk = new MemoryDisk();
   await disk.makeFolder("/data");
@@ -69,7 +71,10 @@ async function written(): Promise<MemoryDisk> {
     await partition.append(messages, { dedupeKeys: messages.map(({ id }) => id) }).durable;
     if (group % 2 === 0) await partition.roll();
   }
-  await log.states.save([["route/a", encodeText(JSON.stringify({ epoch: partition.epoch }))]]);
+  await log.states.save([
+    ["route/a", encodeText(JSON.stringify({ epoch: partition.epoch }))],
+    ["$source/s/b/own", ownBytes],
+  ]);
   await new FilesOf(disk).replace("/data/definitions.json", '{"streams":{}}');
   await log[Symbol.asyncDispose]();
   return disk;
@@ -110,6 +115,7 @@ async function contentOf(disk: MemoryDisk, folder: string): Promise<unknown> {
       return { id, offset, key, headers, body, dedupeKey, appendedAtMs };
     }),
     isOwnEpoch: epoch === partition.epoch,
+    own: await log.states.load("$source/s/b/own"),
     definitions: disk.bytes(`${folder}/definitions.json`).toString("utf8"),
   };
 }
