@@ -1,20 +1,21 @@
 /**
  * Kafka for tests: nodes that are broker and controller, run by Java from the jars of Maven
- * Central. The jars are kept in the user's cache, so a fresh clone does not fetch them again.
+ * Central.
  */
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
-import { mkdir, mkdtemp, rename, rm, writeFile } from "node:fs/promises";
-import { homedir } from "node:os";
+import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { freePort } from "../temporary.ts";
 import type { Recipe } from "./local.ts";
+import { cacheFolder, jars } from "./maven.ts";
 import { findProgram } from "./programs.ts";
 import { runToEnd } from "./process.ts";
 
 const kafkaVersion = "4.4.0";
 /** The version of log4j-core that this Kafka brings; it needs a binding to write to. */
 const log4jVersion = "2.25.5";
+
+const jarsName = `kafka-${kafkaVersion}-log4j-${log4jVersion}`;
 
 const javaFlags = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
 
@@ -54,7 +55,7 @@ export async function kafkaRecipe(folder: string): Promise<Recipe> {
 /** A node of a cluster, its files in the folder. */
 export async function kafkaNodeRecipe(node: KafkaNode): Promise<Recipe> {
   const { folder, nodes, id } = node;
-  const jars = await kafkaJars();
+  const folderOfJars = await kafkaJars();
   const port = nodes[id - 1]?.port ?? 0;
   const config = join(folder, "server.properties");
   const logging = join(folder, "log4j2.properties");
@@ -65,7 +66,7 @@ export async function kafkaNodeRecipe(node: KafkaNode): Promise<Recipe> {
     ...javaFlags,
     `-Dlog4j2.configurationFile=${logging}`,
     "-cp",
-    join(jars, "*"),
+    join(folderOfJars, "*"),
   ];
   // With `=`, for an id may begin with a dash.
   const format = ["format", `--cluster-id=${node.cluster}`, "-c", config, ...(node.format ?? [])];
@@ -167,58 +168,13 @@ function hasBroker(answer: Buffer): boolean | null {
 
 /** Where the jars are once they have been fetched. */
 export function kafkaJarsFolder(): string {
-  const cache = process.env["XDG_CACHE_HOME"] || join(homedir(), ".cache");
-  return join(cache, "isthmus", `kafka-${kafkaVersion}-log4j-${log4jVersion}`);
+  return cacheFolder(jarsName);
 }
 
-/** The folder with Kafka's jars, fetched by Maven when it is not there yet. */
-export async function kafkaJars(): Promise<string> {
-  const folder = kafkaJarsFolder();
-  if (existsSync(folder)) return folder;
-  await mkdir(join(folder, ".."), { recursive: true });
-  const spare = await mkdtemp(`${folder}-`);
-  try {
-    await writeFile(join(spare, "pom.xml"), pom());
-    const goal = ["dependency:copy-dependencies", "-DincludeScope=runtime"];
-    await runToEnd({
-      name: "Maven",
-      command: [
-        findProgram("mvn"),
-        "-q",
-        "-B",
-        ...goal,
-        `-DoutputDirectory=${join(spare, "jars")}`,
-      ],
-      cwd: spare,
-    });
-    await renameUnlessThere(join(spare, "jars"), folder);
-  } finally {
-    await rm(spare, { recursive: true, force: true });
-  }
-  return folder;
-}
-
-/** Whole or not at all; when another process was quicker, its jars are the same. */
-async function renameUnlessThere(from: string, to: string): Promise<void> {
-  try {
-    await rename(from, to);
-  } catch (error) {
-    if (!existsSync(to)) throw error;
-  }
-}
-
-function pom(): string {
-  const dependency = (group: string, artifact: string, version: string): string =>
-    `<dependency><groupId>${group}</groupId><artifactId>${artifact}</artifactId>` +
-    `<version>${version}</version></dependency>`;
-  return `<project xmlns="http://maven.apache.org/POM/4.0.0">
-  <modelVersion>4.0.0</modelVersion>
-  <groupId>isthmus</groupId><artifactId>kafka-for-tests</artifactId><version>1</version>
-  <packaging>pom</packaging>
-  <dependencies>
-    ${dependency("org.apache.kafka", "kafka_2.13", kafkaVersion)}
-    ${dependency("org.apache.logging.log4j", "log4j-slf4j-impl", log4jVersion)}
-  </dependencies>
-</project>
-`;
+/** The folder with Kafka's jars, fetched when it is not there yet. */
+export function kafkaJars(): Promise<string> {
+  return jars(jarsName, [
+    { group: "org.apache.kafka", name: "kafka_2.13", version: kafkaVersion },
+    { group: "org.apache.logging.log4j", name: "log4j-slf4j-impl", version: log4jVersion },
+  ]);
 }

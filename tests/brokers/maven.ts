@@ -47,12 +47,12 @@ export function distribution({ group, name, version }: Artifact): Promise<string
 }
 
 /**
- * A folder with an artifact's jar and all that it needs at run time.
+ * A folder of the cache with the jars of artifacts and all that they need at run time.
  * @throws UnavailableError when they can't be had.
  */
-export function jars(artifact: Artifact): Promise<string> {
-  return cached(`${artifact.name}-${artifact.version}`, async (spare) => {
-    await writeFile(join(spare, "pom.xml"), pom(artifact));
+export function jars(name: string, artifacts: readonly Artifact[]): Promise<string> {
+  return cached(name, async (spare) => {
+    await writeFile(join(spare, "pom.xml"), pom(artifacts));
     const to = `-DoutputDirectory=${join(spare, "made")}`;
     await maven(spare, ["dependency:copy-dependencies", "-DincludeScope=runtime", to]);
   });
@@ -91,15 +91,18 @@ async function renameUnlessThere(from: string, to: string): Promise<void> {
   }
 }
 
-function pom({ group, name, version }: Artifact): string {
+function pom(artifacts: readonly Artifact[]): string {
+  const dependencies = artifacts.map(
+    ({ group, name, version }) =>
+      `<dependency><groupId>${group}</groupId><artifactId>${name}</artifactId>` +
+      `<version>${version}</version></dependency>`,
+  );
   return `<project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
   <groupId>isthmus</groupId><artifactId>jars-for-tests</artifactId><version>1</version>
   <packaging>pom</packaging>
   <dependencies>
-    <dependency>
-      <groupId>${group}</groupId><artifactId>${name}</artifactId><version>${version}</version>
-    </dependency>
+    ${dependencies.join("\n    ")}
   </dependencies>
 </project>
 `;
