@@ -65,8 +65,15 @@ async function survives(session: Session, mortal: Mortal): Promise<void> {
   load.done = true;
   await settles("writing", writing, RECOVERY_MS);
   load.written = true;
-  await settles("reading", reading, RECOVERY_MS);
-  expect([...load.confirmed].filter((body) => !load.arrived.has(body))).toEqual([]);
+  const missing = (): string[] => [...load.confirmed].filter((body) => !load.arrived.has(body));
+  await settles("reading", reading, RECOVERY_MS).catch((cause: unknown) => {
+    const doubtful = missing().filter((body) => load.doubtful.has(body));
+    const what = `confirmed, and not arrived: ${missing().join(" ")} (doubtful: ${doubtful.join(" ")})`;
+    throw new Error(`${what}; the last that arrived: ${load.firsts.slice(-8).join(" ")}`, {
+      cause,
+    });
+  });
+  expect(missing()).toEqual([]);
   const twice = [...load.arrived].filter(([, times]) => times > 1).map(([body]) => body);
   expect(twice.filter((body) => !load.doubtful.has(body))).toEqual([]);
   for (const key of KEYS) {
