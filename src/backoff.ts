@@ -1,4 +1,4 @@
-/** Waits between attempts: exponential with full jitter, so that many who failed together part. */
+/** Waits between attempts: exponential and random, so that many who failed together part. */
 
 /** The bounds of a wait. */
 export interface BackoffBounds {
@@ -17,8 +17,8 @@ export function backoffMs(failures: number, bounds: BackoffBounds, random: () =>
 }
 
 /**
- * The same spread over everything between half of `delayMinMs` and the exponential bound: many
- * messages that failed together come back one by one.
+ * The same spread over everything between half of `delayMinMs` and the exponential bound: messages
+ * that failed together, and gateways that lost the same broker, come back one by one.
  */
 export function fullJitterMs(
   failures: number,

@@ -2,7 +2,7 @@
  * Keeps one bridge connected for as long as somebody uses it: connects, notices a loss, connects
  * again with backoff. Sources and routes wait here while it is down; nothing else waits for them.
  */
-import { backoffMs } from "../backoff.ts";
+import { fullJitterMs } from "../backoff.ts";
 import { type Bridge, type BridgeModule, type Loss, noLosses } from "../bridge.ts";
 import type { Clock } from "../clock.ts";
 import { errorText } from "../errors.ts";
@@ -91,8 +91,8 @@ export class BridgeConnection implements AsyncDisposable {
         this.#become("down", errorText(error));
       }
       failures++;
-      const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
-      if (!signal.aborted) await clock.sleep(backoffMs(failures, bounds, random), signal);
+      const bounds = { delayMinMs: 2 * reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
+      if (!signal.aborted) await clock.sleep(fullJitterMs(failures, bounds, random), signal);
     }
   }
 
