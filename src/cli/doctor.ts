@@ -12,6 +12,8 @@ import { Output } from "./output.ts";
 interface Finding {
   readonly what: string;
   readonly ok: boolean;
+  /** It works, and deserves a look all the same: a warning never fails the command. */
+  readonly warning?: true;
   readonly detail: string | null;
 }
 
@@ -36,7 +38,7 @@ export function registerDoctor(program: Command): void {
     .description(
       "Ask the gateway how it is and try every bridge: a name that is not resolved, a refused " +
         "connection, TLS, a wrong login, a missing topic or queue. Sends nothing to any broker.\n" +
-        "Exit code 1 when something is wrong.",
+        "Exit code 1 when something is WRONG; a WARN, such as of a hook that lets anyone send, is none.",
     )
     .argument("[bridge]", "try this bridge only")
     .addHelpText("after", "\nExamples:\n  isthmus doctor\n  isthmus doctor rabbit --json");
@@ -52,15 +54,16 @@ export function registerDoctor(program: Command): void {
       findings.push(...(await tryBridge(client, bridge)));
     }
     const wrong = findings.filter(({ ok }) => !ok).length;
+    const warnings = findings.filter(({ warning }) => warning).length;
     const output = new Output(flags);
-    if (output.json) await output.value({ ok: wrong === 0, findings });
+    if (output.json) await output.value({ ok: wrong === 0, warnings, findings });
     else for (const finding of findings) await output.line(lineOf(finding));
     if (wrong > 0) throw new CliError(`${wrong} of ${findings.length} checks found a fault`);
   });
 }
 
-function lineOf({ what, ok, detail }: Finding): string {
-  const mark = ok ? "ok    " : "WRONG ";
+function lineOf({ what, ok, warning, detail }: Finding): string {
+  const mark = warning ? "WARN  " : ok ? "ok    " : "WRONG ";
   return `${mark} ${what}${detail === null ? "" : `: ${detail}`}`;
 }
 
@@ -85,7 +88,7 @@ async function states(client: Client): Promise<readonly Finding[]> {
       if (typeof status.error === "string")
         findings.push({ what, ok: false, detail: status.error });
       else if (typeof status.warning === "string") {
-        findings.push({ what, ok: true, detail: status.warning });
+        findings.push({ what, ok: true, warning: true, detail: status.warning });
       }
     }
   }

@@ -9,9 +9,11 @@ const missing = missingBroker("amqp");
 
 interface Findings {
   readonly ok: boolean;
+  readonly warnings: number;
   readonly findings: readonly {
     readonly what: string;
     readonly ok: boolean;
+    readonly warning?: true;
     readonly detail: string | null;
   }[];
 }
@@ -48,6 +50,45 @@ test("a bridge that is not there is an error of its own", async () => {
   const { exitCode, stderr } = await doctor("nowhere");
   expect(exitCode).toBe(1);
   expect(stderr).toContain("there is no such bridge");
+});
+
+test("a hook that lets anyone send is a warning for as long as it stands, and no fault", async () => {
+  const detail = (name: string) =>
+    `hook ${name} is not verified: whoever knows its address can send to it`;
+  const verified = { scheme: "github", secret: "s" };
+  const warned = await gateway.json<{ warnings: string[] }>("/api/apply", {
+    method: "POST",
+    headers: { "content-type": "application/json" },
+    body: JSON.stringify({
+      hooks: {
+        bare: { stream: "s" },
+        none: { stream: "s", verify: { scheme: "none" } },
+        closed: { stream: "s", verify: verified },
+      },
+    }),
+  });
+  expect(warned.warnings).toEqual([detail("bare"), detail("none")]);
+  const { exitCode, stdout, stderr } = await doctor();
+  expect([exitCode, stderr]).toEqual([0, ""]);
+  expect(stdout.split("\n")).toEqual([
+    "ok     gateway: ready",
+    `WARN   hook bare: ${detail("bare")}`,
+    `WARN   hook none: ${detail("none")}`,
+    "",
+  ]);
+  const found = JSON.parse((await doctor("--json")).stdout) as Findings;
+  expect([found.ok, found.warnings]).toEqual([true, 2]);
+  expect(found.findings.map(({ ok, warning }) => [ok, warning ?? false])).toEqual([
+    [true, false],
+    [true, true],
+    [true, true],
+  ]);
+  // Whoever asks for readiness needs no token, and is not told which door is open.
+  expect(await (await fetch(`${gateway.url}/health/ready`)).text()).not.toContain("verified");
+  for (const name of ["bare", "none"]) {
+    await gateway.apply({ hooks: { [name]: { stream: "s", verify: verified } } });
+  }
+  expect((await doctor()).stdout).toBe("ok     gateway: ready\n");
 });
 
 test.skipIf(missing !== null)(

@@ -160,6 +160,19 @@ test("gzip is kept as it came, or inflated after its signature; bombs and scraps
   expect(await metrics(server)).toContain("isthmus_hooks_body_bytes 0");
 });
 
+test("a gzip body that grows out of all proportion is refused, however large its hook's bound", async () => {
+  await using server = await verifiedServer({ in: { stream: "s", inflate: true } });
+  const gzip = { "content-encoding": "gzip" };
+  const bomb = await post(server, "in", gzipSync(new Uint8Array(8_000_000)), gzip);
+  expect([bomb.status, bomb.json["code"]]).toEqual([413, "too-large"]);
+  // As long as the bomb, and of the kind that is no bomb: 16 MiB is what the hook takes.
+  const text = Buffer.from(Array.from({ length: 900_000 }, (_, n) => `${n}`).join("\n"));
+  expect((await post(server, "in", gzipSync(text), gzip)).status).toBe(202);
+  const [stored, ...others] = await messages(server);
+  expect([stored?.["body"] === text.toString(), others]).toEqual([true, []]);
+  expect(await metrics(server)).toContain("isthmus_hooks_body_bytes 0");
+});
+
 test("an Idempotency-Key names a webhook where nothing else does, and stands for one body", async () => {
   await using server = await verifiedServer({
     in: { stream: "s" },

@@ -63,6 +63,12 @@ test.each([
   ["a fragment in the target", `POST /hooks/in#a HTTP/1.1\r\nHost: x\r\n${ONE}`],
   ["an escaped slash in the path", `POST /hooks%2fin HTTP/1.1\r\nHost: x\r\n${ONE}`],
   ["an overlong escape in the path", `POST /hooks/%c1%a9n HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["an escaped null character as the name", `POST /hooks/%00 HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["an escaped null character after the name", `POST /hooks/in%00 HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["escaped dots as the name", `POST /hooks/%2e%2e HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["escaped dots in the path", `POST /hooks/%2e%2e/hooks/in HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["an escaped dot in the path", `POST /hooks/%2E/in HTTP/1.1\r\nHost: x\r\n${ONE}`],
+  ["escaped dots behind the name", `POST /hooks/x/%2e%2e/in HTTP/1.1\r\nHost: x\r\n${ONE}`],
   [
     "bytes in the path that are no text",
     Buffer.from(`POST /hooks/\xff HTTP/1.1\r\nHost: x\r\n${ONE}`, "latin1"),
