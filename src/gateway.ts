@@ -13,6 +13,7 @@ import {
   reconnectDelayMinMs,
   ruleChangeRetryMs,
 } from "./limits.ts";
+import { damageText } from "./log/damage.ts";
 import type { FileLog } from "./log/files.ts";
 import type { States } from "./log/log.ts";
 import { type FullCounts, Retention } from "./log/retention.ts";
@@ -239,9 +240,8 @@ export class Gateway {
     if (this.#stop.signal.aborted) reasons.push({ code: "stopping", detail: "it is stopping" });
     if (this.#applied === null) reasons.push({ code: "starting", detail: "it is starting" });
     if (this.#fault !== null) reasons.push({ code: "definitions", detail: this.#fault });
-    for (const { stream, partition, from, to, path, byte } of this.#parts.log.corruptions()) {
-      const detail = `${stream}/${partition}: messages ${from} to ${to - 1} are damaged`;
-      reasons.push({ code: "corrupt", detail: `${detail} (${path}, byte ${byte})` });
+    for (const each of this.#parts.log.corruptions()) {
+      reasons.push({ code: "corrupt", detail: damageText(each) });
     }
     const health = this.#parts.store.health();
     if (!health.ok) reasons.push({ code: "database-unavailable", detail: health.reason });

@@ -22,8 +22,10 @@ export interface Damage {
   readonly byte: number;
   readonly bytes: number;
   readonly from: Offset;
-  /** Exclusive: where reading goes on. */
+  /** Exclusive: where reading goes on. The same as `from`: a header was damaged, no message. */
   readonly to: Offset;
+  /** What is lost beside messages, in words. */
+  readonly lost?: string;
   /** Unix milliseconds. */
   readonly foundAtMs: number;
   /** An operator has seen it and wants to go on without these messages. */
@@ -115,15 +117,23 @@ export class Damages {
   note(whose: DamagedPartition, found: Corruption, nowMs: number): Promise<boolean> {
     const { from, to, byte, bytes } = found;
     return this.#change(async () => {
-      if (covers(this.#all, { ...whose, from, to })) return false;
+      const range = { ...whose, from, to };
+      // A header that was made anew and is damaged again is another damage.
+      const isKnown =
+        to > from
+          ? covers(this.#all, range)
+          : this.pending().some((each) => isSamePlace(each, range));
+      if (isKnown) return false;
       const copy = await this.#setAside(whose, found);
       const path = found.path.slice(this.#streams.length + 1);
       const times = { foundAtMs: nowMs, acceptedAtMs: null, repairedAtMs: null };
       const { stream, partition, epoch } = whose;
-      const damage = { stream, partition, epoch, path, byte, bytes, from, to, ...times, copy };
+      const lost = found.lost === undefined ? {} : { lost: found.lost };
+      const place = { stream, partition, epoch, path, byte, bytes, from, to };
+      const damage = { ...place, ...lost, ...times, copy };
       // A wider finding takes the place of the pending ones that lie in it.
       const kept = this.#all.filter(
-        (each) => each.acceptedAtMs !== null || !isWithin(each, damage),
+        (each) => each.acceptedAtMs !== null || each.from === each.to || !isWithin(each, damage),
       );
       await this.#store([...kept, damage]);
       return true;
@@ -208,9 +218,18 @@ export class Damages {
 export function damageText(
   damage: Omit<Damage, "epoch" | "copy" | "foundAtMs" | "acceptedAtMs" | "repairedAtMs">,
 ): string {
-  const { stream, partition, from, to, path, byte, bytes } = damage;
+  const { stream, partition, path, byte, bytes } = damage;
   const place = `${path}, byte ${byte}, ${bytes} bytes`;
-  return `${stream}/${partition}: messages ${from} to ${to - 1} are damaged (${place})`;
+  return `${stream}/${partition}: ${lostText(damage)} (${place})`;
+}
+
+/** What is lost, in words. */
+export function lostText({ from, to, lost }: Pick<Corruption, "from" | "to" | "lost">): string {
+  const messages =
+    to > from
+      ? `messages ${from} to ${to - 1} are damaged`
+      : `the header of segment ${from} was damaged and is made anew`;
+  return lost === undefined ? messages : `${messages}; ${lost}`;
 }
 
 /** Moves a list that can't be read out of the way, as it is; its name beside the copies. */
@@ -263,6 +282,10 @@ function isSamePartition(a: DamagedPartition, b: DamagedPartition): boolean {
 
 function isWithin(inner: DamagedRange, outer: DamagedRange): boolean {
   return isSamePartition(inner, outer) && inner.from >= outer.from && inner.to <= outer.to;
+}
+
+function isSamePlace(a: DamagedRange, b: DamagedRange): boolean {
+  return isSamePartition(a, b) && a.from === b.from && a.to === b.to;
 }
 
 /** Whether the damages together hold every offset of a range. */

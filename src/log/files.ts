@@ -52,14 +52,17 @@ export async function openFileLog(options: FileLogOptions): Promise<FileLog> {
     for (const name of await disk.list(join(folder, stream))) {
       if (!/^\d{1,4}$/.test(name)) continue;
       const id = { stream, index: Number(name) };
+      const own = { stream, partition: id.index };
+      const nowMs = options.clock.nowMs();
       const parts = await openPartition(id, {
         ...options,
         files: context.files,
         folder: join(folder, keyOf(id)),
+        note: (epoch, found) => damages.note({ ...own, epoch }, found, nowMs),
+        mayLose: stream !== STATE_STREAM || options.acceptCorruption === true,
       });
-      const whose = { stream, partition: id.index, epoch: parts.epoch };
-      for (const found of parts.corruptions)
-        await damages.note(whose, found, options.clock.nowMs());
+      const whose = { ...own, epoch: parts.epoch };
+      for (const found of parts.corruptions) await damages.note(whose, found, nowMs);
       partitions.set(keyOf(id), new FilePartition(id, parts, context));
     }
   }
@@ -96,9 +99,11 @@ function forgetOutdated(
   damages: Damages,
   partitions: ReadonlyMap<string, FilePartition>,
 ): Promise<void> {
-  return damages.forget(({ stream, partition, epoch, to }) => {
+  return damages.forget(({ stream, partition, epoch, from, to }) => {
     const own = partitions.get(keyOf({ stream, index: partition }));
-    return own === undefined || own.epoch !== epoch || to <= own.offsetStart;
+    if (own?.epoch !== epoch) return true;
+    // A header's damage has no messages, and is over with its segment.
+    return to > from ? to <= own.offsetStart : to < own.offsetStart;
   });
 }
 

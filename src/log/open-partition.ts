@@ -6,10 +6,11 @@ import { join } from "node:path";
 import { decodeBatch } from "./batch.ts";
 import { Dedupe, type DedupeParts } from "./dedupe.ts";
 import type { Disk } from "./disk.ts";
-import type { PartitionId } from "./log.ts";
+import type { Offset, PartitionId } from "./log.ts";
 import { type OpenFiles, SealedFile } from "./open-files.ts";
 import type { PartitionParts } from "./partition-parts.ts";
 import { type Recovered, recoverNewest } from "./recover.ts";
+import { isHeaderDamage, type Mending, mendHeaders } from "./mend-header.ts";
 import { openSegmentFile, Segment, segmentName, segmentOffset } from "./segment.ts";
 
 type Random = (count: number) => Uint8Array;
@@ -20,6 +21,10 @@ interface Opening {
   readonly files: OpenFiles;
   readonly random: Random;
   readonly warn: (sentence: string) => void;
+  /** Remembers a damaged header before it is made anew. */
+  readonly note: Mending["note"];
+  /** Whether to go on without what can't be read at all. */
+  readonly mayLose: boolean;
 }
 
 /** A salt for a new segment. */
@@ -28,9 +33,11 @@ export function newSalt(random: Random): number {
   return new DataView(bytes.buffer, bytes.byteOffset, 4).getUint32(0, true);
 }
 
+type EmptyOpening = Pick<Opening, "folder" | "disk" | "files" | "random">;
+
 /** What a partition is made from that has no folder, or an empty one. */
-export function emptyPartition(id: PartitionId, opening: Omit<Opening, "warn">): PartitionParts {
-  const epoch = Buffer.from(opening.random(8)).toString("hex");
+export function emptyPartition(id: PartitionId, opening: EmptyOpening): PartitionParts {
+  const epoch = newEpoch(opening.random);
   return {
     folder: opening.folder,
     epoch,
@@ -43,22 +50,44 @@ export function emptyPartition(id: PartitionId, opening: Omit<Opening, "warn">):
   };
 }
 
-/** Recovers a partition. @throws CorruptionError, StorageError: it can't be served. */
+function newEpoch(random: Random): string {
+  return Buffer.from(random(8)).toString("hex");
+}
+
+/**
+ * Recovers a partition; damaged headers are made anew first. @throws CorruptionError, StorageError:
+ * it can't be served.
+ */
 export async function openPartition(id: PartitionId, opening: Opening): Promise<PartitionParts> {
   const { disk, folder, random } = opening;
   // A process that was killed may have left names, or removals, that only the cache knows.
   await disk.syncFolder(folder);
   const offsets = (await disk.list(folder)).map(segmentOffset).filter((base) => base !== null);
-  const newest = offsets.pop();
-  if (newest === undefined) return emptyPartition(id, opening);
-  const salt = newSalt(random);
-  const recovered = await recoverNewest(disk, folder, { baseOffset: newest, salt });
-  tell(id, recovered, opening);
+  if (offsets.length === 0) return emptyPartition(id, opening);
+  try {
+    return await openWhole(id, offsets, opening);
+  } catch (error) {
+    if (!isHeaderDamage(error)) throw error;
+    await mendHeaders(offsets, { ...opening, newEpoch: () => newEpoch(random) });
+    return await openWhole(id, offsets, opening);
+  }
+}
+
+async function openWhole(
+  id: PartitionId,
+  offsets: readonly Offset[],
+  opening: Opening,
+): Promise<PartitionParts> {
+  const { disk, folder, random } = opening;
+  // The newest comes last: what it opens stays open.
   const sealed: Segment[] = [];
-  for (const base of offsets) {
+  for (const base of offsets.slice(0, -1)) {
     const path = join(folder, segmentName(base));
     sealed.push(await sealedSegment(path, opening));
   }
+  const baseOffset = offsets.at(-1) ?? 0;
+  const recovered = await recoverNewest(disk, folder, { baseOffset, salt: newSalt(random) });
+  tell(id, recovered, opening);
   // Of two recovered segments the older one is not written any more.
   for (const older of recovered.segments.slice(0, -1)) {
     await older.seal(new SealedFile(opening.files, older.path, older.endPosition));

@@ -34,8 +34,10 @@ export interface Corruption {
   readonly byte: number;
   readonly bytes: number;
   readonly from: Offset;
-  /** Exclusive: where reading goes on. */
+  /** Exclusive: where reading goes on. The same as `from`: a header was damaged, no message. */
   readonly to: Offset;
+  /** What is lost beside messages, in words. */
+  readonly lost?: string;
 }
 
 /** One valid batch of a scanned file. */

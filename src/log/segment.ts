@@ -70,7 +70,7 @@ export function parseSegmentHeader(bytes: Buffer, path: string): SegmentHeader {
     bytes.toString("latin1", 0, 8) !== MAGIC ||
     bytes.readUInt32LE(60) !== Bun.hash.crc32(bytes.subarray(0, 60))
   ) {
-    const message = "this segment's header is damaged; isthmus log repair makes it anew";
+    const message = "this segment's header is damaged; a start or isthmus log repair makes it anew";
     throw new CorruptionError(message, { path, byte: 0 });
   }
   const version = bytes.readUInt32LE(8);

@@ -106,7 +106,7 @@ test("damage makes it unready over restarts, until exactly that is accepted", as
   await stop(whole);
 }, 120_000);
 
-test("a damaged header refuses the start and names the repair, which loses nothing", async () => {
+test("a damaged header is told, loses nothing, and is accepted like any damage", async () => {
   await using gateway = await TestGateway.start();
   for (const body of ["first message", "second message"]) {
     await gateway.fetch("/streams/orders/messages", { method: "POST", body });
@@ -114,10 +114,29 @@ test("a damaged header refuses the start and names the repair, which loses nothi
   await gateway.end();
   const data = gateway.dataFolder;
   spoil(data, "orders", "ISTHMLOG");
-  await using refused = await serve(data);
-  const { exitCode, stdout, stderr } = await refused.running.ended;
-  expect(exitCode).toBe(70);
-  expect(`${stdout}${stderr}`).toContain("header is damaged; isthmus log repair makes it anew");
+  await using damaged = await serve(data);
+  const told = await damaged.ready();
+  expect(told.status).toBe(503);
+  expect(told.text).toContain("the header of segment 0 was damaged");
+  expect(told.text).toContain("00000000000000000000.log, byte 0, 64 bytes");
+  await stop(damaged);
+  await using accepted = await serve(data, ["--accept-corruption"]);
+  expect((await accepted.ready()).status).toBe(200);
+  await stop(accepted);
+  expect((await run(["log", "verify", "--data", data], { folder: data })).exitCode).toBe(0);
+  await gateway.start();
+  const held = await gateway.read("orders");
+  expect(held.map(({ body }) => body)).toEqual(["first message", "second message"]);
+}, 60_000);
+
+test("a damaged header is made anew by a repair before the start as well", async () => {
+  await using gateway = await TestGateway.start();
+  for (const body of ["first message", "second message"]) {
+    await gateway.fetch("/streams/orders/messages", { method: "POST", body });
+  }
+  await gateway.end();
+  const data = gateway.dataFolder;
+  spoil(data, "orders", "ISTHMLOG");
   const told = await run(["log", "repair", "--data", data], { folder: data });
   expect(told.stderr).toContain("would repair 1 partition");
   const done = await run(["log", "repair", "--yes", "--data", data], { folder: data });
