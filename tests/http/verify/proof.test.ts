@@ -146,6 +146,56 @@ test("keys of a JWKS are fetched when they are needed; without them it is a 503"
   expect(json["status"]).toMatchObject({ keys: [{ id: "jwks", lastUsedAt: expect.any(Number) }] });
 });
 
+test("the ES256 example of RFC 7515 is taken at its time, and by no other key or text", async () => {
+  const [head, claims, signature] = [
+    "eyJhbGciOiJFUzI1NiJ9",
+    "eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ",
+    "DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q",
+  ];
+  const example = {
+    kty: "EC",
+    crv: "P-256",
+    x: "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    y: "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+  };
+  const other = await exportJWK((await generateKeyPair("ES256")).publicKey);
+  using jwks = Bun.serve({
+    port: 0,
+    hostname: "127.0.0.1",
+    fetch: ({ url }) => Response.json({ keys: [url.endsWith("/example") ? example : other] }),
+  });
+  const clock = new ShiftedClock();
+  clock.shiftMs = 1_300_819_000_000 - clock.nowMs();
+  const hook = (path: string) => ({
+    stream: "s",
+    verify: {
+      scheme: "jwt",
+      jwks: `http://127.0.0.1:${jwks.port}/${path}`,
+      issuer: "joe",
+      subject: "iss",
+    },
+  });
+  const hooks = { in: hook("example"), other: hook("other") };
+  await using server = await verifiedServer(hooks, { clock });
+  const send = async (name: string, text: string) => {
+    const headers = { authorization: `Bearer ${text}` };
+    const answer = await server.call("POST", `/hooks/${name}`, {
+      body: "{}",
+      headers,
+      token: null,
+    });
+    return answer.status === 202 ? "taken" : answer.json["code"];
+  };
+  const token = `${head}.${claims}.${signature}`;
+  expect(await send("in", token)).toBe("taken");
+  expect(await send("other", token)).toBe("signature-invalid");
+  expect(await send("in", `${head}.${claims}.${signature}`.replace(".eyJp", ".eyJq"))).toBe(
+    "signature-invalid",
+  );
+  clock.shiftMs += 3_600_000;
+  expect(await send("in", token)).toBe("timestamp-outside-tolerance");
+});
+
 test("when a key was last used is known after a change of its hook, too", async () => {
   const verify = { scheme: "bearer", secret: SECRET };
   await using server = await verifiedServer({ in: { stream: "s", verify } });
