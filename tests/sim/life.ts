@@ -23,8 +23,6 @@ export class Trace {
   }
 }
 
-const NEVER = Promise.withResolvers<never>().promise;
-
 /** Nothing takes so many turns, save what never ends. */
 const TURNS_MAX = 20_000;
 
@@ -44,6 +42,8 @@ export class Life {
   readonly random: Random;
   readonly clock: VirtualClock;
   readonly #trace: Trace;
+  /** Each life has its own: whoever waits on it is kept for as long as it is. */
+  readonly #never = Promise.withResolvers<never>().promise;
   #eventsLeft: number;
   /** What the end left behind; null: it goes on. */
   remains: MemoryDisk | null = null;
@@ -66,21 +66,21 @@ export class Life {
 
   /** Resolves at once, or never when the life has ended. */
   async goOn(): Promise<void> {
-    if (this.isOver) await NEVER;
+    if (this.isOver) await this.#never;
   }
 
   /** Something that the outside can see is about to happen; never resolves when it can't any more. */
   async event(kind: string, detail: string): Promise<void> {
     this.#count(kind, detail);
-    if (this.isOver) await NEVER;
+    if (this.isOver) await this.#never;
   }
 
   /** The time that an outside call takes. */
   async latency(kind: string): Promise<void> {
     this.#count(kind, "");
-    if (this.isOver) await NEVER;
+    if (this.isOver) await this.#never;
     if (this.random.chance(0.6)) await this.clock.sleep(1 + this.random.below(40));
-    if (this.isOver) await NEVER;
+    if (this.isOver) await this.#never;
   }
 
   /** One turn of the event loop, and on to the next time at which something wakes. */
@@ -136,9 +136,9 @@ export class Life {
   }
 
   #onCall(call: Call, path: string): Promise<void> | null {
-    if (call === "read") return this.isOver ? NEVER : null;
+    if (call === "read") return this.isOver ? this.#never : null;
     this.#count(call, path);
-    if (this.isOver) return NEVER;
+    if (this.isOver) return this.#never;
     if (call !== "sync" || !this.random.chance(0.5)) return null;
     return this.#slowly();
   }
@@ -146,6 +146,6 @@ export class Life {
   async #slowly(): Promise<void> {
     await this.clock.sleep(1 + this.random.below(20));
     this.#count("synced", "");
-    if (this.isOver) await NEVER;
+    if (this.isOver) await this.#never;
   }
 }

@@ -62,24 +62,42 @@ async function* runWorker(
   index: number,
   step: number,
 ): AsyncGenerator<WorkerLine> {
-  const numbers = [firstSeed + index, firstSeed + seeds, step, msMax].map(String);
-  const worker = Bun.spawn([process.execPath, join(import.meta.dir, "worker.ts"), ...numbers], {
+  const startedMs = performance.now();
+  const end = firstSeed + seeds;
+  let seed: number | null = firstSeed + index;
+  while (seed !== null && seed < end) {
+    const msLeft = msMax - (performance.now() - startedMs);
+    seed = yield* runProcess([seed, end, step, msLeft]);
+  }
+}
+
+/** One process of a worker; the seed at which the next one goes on, or null. */
+async function* runProcess(
+  numbers: readonly [number, number, number, number],
+): AsyncGenerator<WorkerLine, number | null> {
+  const words = numbers.map(String);
+  const worker = Bun.spawn([process.execPath, join(import.meta.dir, "worker.ts"), ...words], {
     stdout: "pipe",
     stderr: "pipe",
   });
   const errors = new Response(worker.stderr).text();
   let rest = "";
   const decoder = new TextDecoder();
-  let seed = firstSeed + index;
+  let [seed] = numbers;
+  let isMore = false;
   for await (const chunk of worker.stdout) {
     const lines = (rest + decoder.decode(chunk, { stream: true })).split("\n");
     rest = lines.pop() ?? "";
     for (const line of lines) {
       if (line.startsWith("seed ")) seed = Number(line.slice(5));
+      else if (line === "more") isMore = true;
       else yield JSON.parse(line) as WorkerLine;
     }
   }
-  if ((await worker.exited) !== 0) {
-    yield { seed, failure: `at or after seed ${seed} a worker died: ${await errors}` };
+  const code = await worker.exited;
+  if (code !== 0) {
+    const how = worker.signalCode ?? `code ${code}`;
+    yield { seed, failure: `at or after seed ${seed} a worker died (${how}): ${await errors}` };
   }
+  return isMore ? seed : null;
 }
