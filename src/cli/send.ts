@@ -54,7 +54,7 @@ async function send(hook: string, flags: Flags): Promise<void> {
   const output = new Output(flags);
   const body = await bodyOf(flags.file);
   const path = `/hooks/${encodeURIComponent(hook)}`;
-  const { verify, url } = await lookUp(client, hook, flags);
+  const { verify, url, trouble } = await lookUp(client, hook, flags);
   const headers: Record<string, string> = { "content-type": flags.type };
   let query = "";
   if (verify !== null) {
@@ -69,13 +69,22 @@ async function send(hook: string, flags: Flags): Promise<void> {
     Object.assign(headers, signed.headers);
     query = signed.query;
   }
-  await post(client, `${client.connection.url}${path}${query}`, { headers, body, output });
+  const target = `${client.connection.url}${path}${query}`;
+  await post(client, target, { headers, body, output, trouble });
+}
+
+interface Posted {
+  readonly headers: Record<string, string>;
+  readonly body: Uint8Array;
+  readonly output: Output;
+  /** What the gateway says is wrong with the hook; null: nothing. */
+  readonly trouble: string | null;
 }
 
 async function post(
   client: Client,
   url: string,
-  { headers, body, output }: { headers: Record<string, string>; body: Uint8Array; output: Output },
+  { headers, body, output, trouble }: Posted,
 ): Promise<void> {
   const response = await fetch(url, { method: "POST", headers, body, redirect: "manual" }).catch(
     (cause: unknown) => {
@@ -85,13 +94,16 @@ async function post(
   const text = await response.text();
   if (output.json) await output.value({ status: response.status, body: text });
   else if (response.ok) await output.line(`${response.status} ${text}`.trimEnd());
-  if (!response.ok) throw new CliError(`the hook answered ${response.status} ${text}`.trimEnd());
+  if (response.ok) return;
+  const why = trouble === null ? "" : `: ${trouble}`;
+  throw new CliError(`the hook answered ${response.status} ${text}`.trimEnd() + why);
 }
 
 interface Known {
   readonly verify: VerifyDocument | null;
   /** As the gateway knows itself; null when it has no public URL. */
   readonly url: string | null;
+  readonly trouble: string | null;
 }
 
 /** How the hook verifies, and the URL that it takes for its own. */
@@ -99,13 +111,18 @@ async function lookUp(client: Client, hook: string, flags: Flags): Promise<Known
   const { json } = await client.call({ path: `/api/hooks/${encodeURIComponent(hook)}` });
   const { document, status } = (json ?? {}) as {
     readonly document?: JsonObject;
-    readonly status?: { readonly url?: unknown };
+    readonly status?: { readonly url?: unknown; readonly error?: unknown };
   };
   const own = (document?.["verify"] ?? { scheme: "none" }) as JsonObject;
   const isOwn = flags.scheme === undefined || flags.scheme === own["scheme"];
   const verify = verifyOf(isOwn ? own : { scheme: flags.scheme ?? "none", secret: "-" });
   const url = verify?.url ?? status?.url;
-  return { verify, url: typeof url === "string" && URL.canParse(url) ? url : null };
+  const error = status?.error;
+  return {
+    verify,
+    url: typeof url === "string" && URL.canParse(url) ? url : null,
+    trouble: typeof error === "string" ? error : null,
+  };
 }
 
 function verifyOf(verify: Json): VerifyDocument | null {

@@ -5,8 +5,9 @@ import type { Server } from "bun";
 import { HookUnavailableError } from "../errors.ts";
 import { splitUrl } from "./probes.ts";
 import type { Caller } from "./proxies.ts";
-import type { HookFace, HttpContext } from "./services.ts";
+import type { HookFace, HttpConfig, HttpContext } from "./services.ts";
 import type { VerifyKey } from "./verify/keys.ts";
+import { URL_UNKNOWN } from "./verify/verifier.ts";
 
 /** The part of Bun's server that hooks use. */
 export type HookServer = Pick<Server<unknown>, "timeout" | "requestIP">;
@@ -46,6 +47,22 @@ export async function verified(
   const signed = { method, path, query, headers, body, url: signedUrl, atMs, isProxied };
   const key = verifier.takesTokens ? await verifier.checkToken(signed) : verifier.check(signed);
   return { key, keyId: key.id, signedUrl };
+}
+
+/**
+ * Why a hook answers 503 to everybody, for its operator; null: it doesn't, as far as is known.
+ * Keys that are still being read are no trouble yet.
+ */
+export function hookTrouble(
+  { verifier, document }: HookFace,
+  { publicUrl, trustProxies }: Pick<HttpConfig, "publicUrl" | "trustProxies">,
+): string | null {
+  if (verifier === undefined) return null;
+  const { error } = verifier.status();
+  if (error !== null || !verifier.signsUrl) return error;
+  const own = document.verify?.url ?? null;
+  // A trusted proxy tells the URL with each call.
+  return own === null && publicUrl === null && trustProxies.length === 0 ? URL_UNKNOWN : null;
 }
 
 /** The gateway's own URL, as the caller of a trusted proxy wrote it. */

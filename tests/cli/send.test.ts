@@ -36,7 +36,8 @@ beforeAll(async () => {
   await writeFile(join(folder.path, "hooks.yaml"), hooks);
   const applied = await cli("apply", "-f", "hooks.yaml");
   expect(applied.stderr).toBe(
-    "warning: hook open is not verified: whoever knows its address can send to it\n",
+    "warning: hook open is not verified: whoever knows its address can send to it\n" +
+      "warning: hook missing answers 503 until this is mended: ${env:NOT_SET} can't be resolved: the environment variable is not set\n",
   );
   expect(applied.exitCode).toBe(0);
 }, 30_000);
@@ -88,6 +89,7 @@ test("a refusal ends with 1 and says what the hook answered", async () => {
   expect(sent.stderr).toContain("signature-invalid");
   const unset = await send("missing", "--secret", "x");
   expect(unset.stderr).toContain("the hook answered 503");
+  expect(unset.stderr).toContain("${env:NOT_SET} can't be resolved");
   const status = await cli("get", "hooks", "--json");
   expect(status.stdout).toContain("the environment variable is not set");
 });

@@ -223,6 +223,8 @@ test("a key that can't be had is a 503 of that hook alone, and stands in its sta
   const answer = await deliver(server, "in", { scheme: "github", body: "{}" });
   expect([answer.status, answer.json["code"]]).toEqual([503, "hook-unavailable"]);
   expect(answer.headers.get("retry-after")).toBe("5");
+  // Whoever sends is told no names of variables and no paths; its operator is.
+  expect(answer.text).not.toContain("MISSING");
   const { json } = await server.call("GET", "/api/hooks/in");
   expect(json["status"]).toMatchObject({
     state: "failing",
@@ -267,6 +269,15 @@ test("twilio signs the public URL: the gateway's, else the hook's own, else none
     await using server = await verifiedServer({ in: { stream: "s", verify } });
     const answer = await send(server, "https://a.example/hooks/in");
     expect([answer.status, answer.json["code"]]).toEqual([503, "hook-unavailable"]);
+    const trouble = "the signature is over the public URL, which is not known";
+    const { json } = await server.call("GET", "/api/hooks/in");
+    expect(json["status"]).toMatchObject({
+      state: "failing",
+      error: expect.stringContaining(trouble),
+    });
+    const hooks = { in: { stream: "s", verify, key: "body.id" } };
+    const applied = await server.call("POST", "/api/apply", { body: JSON.stringify({ hooks }) });
+    expect(applied.json["warnings"]).toEqual([expect.stringContaining(`hook in answers 503`)]);
   }
   const config = { publicUrl: "https://a.example/" };
   await using server = await verifiedServer({ in: { stream: "s", verify } }, { config });

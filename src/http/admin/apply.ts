@@ -11,6 +11,7 @@ import { type DefinitionsFile, parseDefinitions } from "../../rules/parse.ts";
 import type { PreviewCounts, PreviewEvent } from "../../rules/preview.ts";
 import type { ChangeResult } from "../../rules/store/change.ts";
 import type { Principal } from "../../rules/store/roles.ts";
+import { hookTrouble } from "../hook-proof.ts";
 import { Query } from "../request.ts";
 import { callerText, type ChangedFace, type HttpContext, type HttpServices } from "../services.ts";
 import { jsonResponse } from "./definitions.ts";
@@ -43,7 +44,10 @@ export async function applyResponse(
   const noted = { by: callerText(call.principal), why, ...projectOf(file) };
   const before = context.gateway.definitions();
   const changed = await changedBy(changes, { dryRun, context: noted, services: context });
-  const warnings = warningsOf(changed, context);
+  const warnings = [
+    ...warningsOf(changed, context),
+    ...(dryRun ? [] : await troubledHooks(changed, context)),
+  ];
   const { definitions } = changed;
   const results = dryRun
     ? await rehearsed(changed, { before, from, signal: call.signal, context, warnings })
@@ -188,6 +192,23 @@ function warningsOf({ definitions, results }: ChangedFace, { gateway }: HttpServ
       `stream ${name} holds messages in ${held.partitions.length} partitions: ${partitions} can't take effect`,
     ];
   });
+}
+
+/** Hooks that answer 503 as things are: best heard of by who has just made them. */
+async function troubledHooks(
+  { results }: ChangedFace,
+  { gateway, config }: HttpServices,
+): Promise<string[]> {
+  const warnings: string[] = [];
+  for (const { kind, name, outcome } of results) {
+    const hook = kind === "hooks" && outcome !== "deleted" ? gateway.hook(name) : undefined;
+    if (hook === undefined) continue;
+    await hook.verifier?.settled();
+    const trouble = hookTrouble(hook, config);
+    if (trouble !== null)
+      warnings.push(`hook ${name} answers 503 until this is mended: ${trouble}`);
+  }
+  return warnings;
 }
 
 function openHook(name: string, hook: HookDocument): string[] {

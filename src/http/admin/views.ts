@@ -12,6 +12,7 @@ import type {
   RuleDocument,
 } from "../../rules/document.ts";
 import type { RouteStatus } from "../../routing/status.ts";
+import { hookTrouble } from "../hook-proof.ts";
 import type { HttpServices } from "../services.ts";
 
 /** One item of a list. A revision of 0: it exists by being named, and nobody has defined it. */
@@ -89,11 +90,13 @@ function hookStatus(hook: Definition<HookDocument>, services: HttpServices): unk
   const { accepted, codes } = services.telemetry.intake(`hook/${hook.name}`);
   const path = `/hooks/${encodeURIComponent(hook.name)}`;
   const base = services.config.publicUrl?.replace(/\/+$/, "") ?? null;
-  const checked = services.gateway.hook(hook.name)?.verifier?.status() ?? null;
+  const running = services.gateway.hook(hook.name);
+  const checked = running?.verifier?.status() ?? null;
+  const error = running === undefined ? null : hookTrouble(running, services.config);
   const { verify } = hook.parsed;
   return {
-    state: checked === null || checked.error === null ? "active" : "failing",
-    error: checked?.error ?? null,
+    state: error === null ? "active" : "failing",
+    error,
     url: base === null ? path : `${base}${path}`,
     verified: verify !== null,
     ...(verify === null ? {} : { scheme: verify.scheme, keys: checked?.keys ?? [] }),

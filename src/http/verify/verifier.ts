@@ -1,7 +1,7 @@
 /**
  * What a hook checks its senders with: the scheme of its document and the keys behind its
  * references. References are resolved once, when the hook starts; one that can't be makes this
- * hook answer 503 with the reason, is tried again from time to time, and touches no other hook.
+ * hook answer 503, is tried again from time to time, and touches no other hook.
  */
 import type { Clock } from "../../clock.ts";
 import {
@@ -26,6 +26,10 @@ import type { Echo } from "./handshake.ts";
 import { equalTexts, keyMaterial, type VerifyKey } from "./keys.ts";
 import { type Scheme, schemeOf } from "./schemes.ts";
 import type { KeyUses } from "./uses.ts";
+
+/** What is wrong with a hook whose scheme signs a URL that nobody has told. */
+export const URL_UNKNOWN =
+  "the signature is over the public URL, which is not known: set verify.url or ISTHMUS_PUBLIC_URL";
 
 /** What a verifier works with. */
 export interface VerifierParts {
@@ -102,14 +106,22 @@ export class Verifier {
 
   /**
    * Waits until the keys are there: a webhook may come before they have been read.
-   * @throws HookUnavailableError they can't be read: the sender comes again.
+   * @throws HookUnavailableError they can't be read: the sender comes again. Why is in `status`:
+   * senders are told no names of variables and no paths.
    */
   async ready(): Promise<void> {
     if (this.#resolved !== null) return;
     const waitedMs = this.#parts.clock.monotonicMs() - this.#failedAtMs;
     if (this.#resolving === null && waitedMs >= hookKeysRetryMs) this.#begin();
     await this.#resolving;
-    if (this.#failure !== null) throw new HookUnavailableError(this.#failure);
+    if (this.#failure !== null) {
+      throw new HookUnavailableError("the hook's keys can't be read now; its status says why");
+    }
+  }
+
+  /** Waits until it is known whether the keys can be read; `status` tells. */
+  async settled(): Promise<void> {
+    await this.#resolving;
   }
 
   /**
@@ -117,13 +129,16 @@ export class Verifier {
    * Null for schemes that sign none. @throws HookUnavailableError nobody has said it.
    */
   signedUrl(publicUrl: string | null, path: string): string | null {
-    if (this.scheme?.base.includes("{url}") !== true) return null;
+    if (!this.signsUrl) return null;
     const own = this.#resolved?.url ?? null;
     if (own !== null) return own;
     if (publicUrl !== null) return `${publicUrl.replace(/\/+$/, "")}${path}`;
-    throw new HookUnavailableError(
-      "the signature is over the public URL, which is not known: set verify.url or ISTHMUS_PUBLIC_URL",
-    );
+    throw new HookUnavailableError(URL_UNKNOWN);
+  }
+
+  /** Whether the sender signs the URL that it calls. */
+  get signsUrl(): boolean {
+    return this.scheme?.base.includes("{url}") === true;
   }
 
   /** Whether the proof is a token, for `checkToken` instead of `check`. */
