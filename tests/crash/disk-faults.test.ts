@@ -4,7 +4,7 @@
  * there is space.
  */
 import { describe, expect, test } from "bun:test";
-import { mkdir } from "node:fs/promises";
+import { mkdir, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { TestGateway } from "../e2e/gateway.ts";
 import { type TemporaryFolder, temporaryFolder, waitFor } from "../temporary.ts";
@@ -28,10 +28,10 @@ async function mountsWork(): Promise<boolean> {
   return await succeeds(["umount", folder.path]);
 }
 
-/** A data folder whose streams are on a small disk of their own. */
-async function smallDisk(bytes: string): Promise<TemporaryFolder> {
+/** A data folder of which one folder, by default the streams, is on a small disk of its own. */
+async function smallDisk(bytes: string, name = "streams"): Promise<TemporaryFolder> {
   const folder = await temporaryFolder("small");
-  const streams = join(folder.path, "streams");
+  const streams = join(folder.path, name);
   await mkdir(streams);
   await succeeds(["mount", "-t", "tmpfs", "-o", `size=${bytes}`, "tmpfs", streams]);
   return {
@@ -159,5 +159,27 @@ describe.skipIf(!canMount)(`on a disk of 8 MiB${noMounts}`, () => {
     await gateway.kill();
     await gateway.start();
     expect((await gateway.read("s")).length).toBe(acked + 1);
+  }, 120_000);
+
+  test("a disk without room for the embedded database refuses the first change, says why, and takes it later", async () => {
+    await using disk = await smallDisk("8m", "data");
+    const data = join(disk.path, "data");
+    await using gateway = await TestGateway.start({ ISTHMUS_DATA: data });
+    const change = (): Promise<Response> =>
+      gateway.fetch("/api/hooks/in", { method: "PUT", body: JSON.stringify({ stream: "s" }) });
+    const refused = await change();
+    expect(refused.status).toBe(503);
+    expect(refused.headers.get("retry-after")).not.toBeNull();
+    const problem: unknown = await refused.json();
+    expect(problem).toMatchObject({ code: "database-unavailable" });
+    expect(JSON.stringify(problem)).toContain("ENOSPC");
+    expect((await readdir(data)).filter((name) => name.startsWith("pglite"))).toEqual([]);
+    const publish = (): Promise<Response> =>
+      gateway.fetch("/streams/s/messages", { method: "POST", body: "taken all the same" });
+    expect((await publish()).status).toBe(202);
+    await succeeds(["mount", "-o", "remount,size=200m", data]);
+    await waitFor("the change is taken", async () => (await change()).ok);
+    expect((await post(gateway, "after")).status).toBe(202);
+    expect((await gateway.read("s")).length).toBe(2);
   }, 120_000);
 });

@@ -158,6 +158,12 @@ async function makeFolder(folder: string, files: Files): Promise<void> {
   const spare = `${folder}.tmp`;
   await files.remove(spare);
   await files.makeFolder(spare);
-  await unpackPrepared(spare);
+  try {
+    await unpackPrepared(spare);
+  } catch (error) {
+    // On a full disk the log needs the room.
+    await files.remove(spare);
+    throw error;
+  }
   await files.move(spare, folder);
 }
