@@ -1,15 +1,17 @@
 /**
  * A backup of a log that may be running: a folder that a restore can make a data folder from.
  *
- * Saved progress is copied first, then the definitions, then of every stream what was appended up
- * to one moment: so no route's progress is ahead of the messages that it speaks of, and no stream
- * holds what came out of a message that is not in the backup. Everything that was acked before the
- * backup began is in it. The manifest is written last: without it a backup is unfinished and is
- * gone on with by the next call, which copies only what is missing or has grown.
+ * What is known of damage is copied first, then saved progress, then the definitions, then of
+ * every stream what was appended up to one moment: so no route's progress is ahead of the messages
+ * that it speaks of, and no stream holds what came out of a message that is not in the backup.
+ * Everything that was acked before the backup began is in it. The manifest is written last: without
+ * it a backup is unfinished and is gone on with by the next call, which copies only what is missing
+ * or has grown.
  */
 import { dirname, join } from "node:path";
 import { InvalidError, StorageError } from "../errors.ts";
 import { backupListsMax } from "../limits.ts";
+import { copyDamages, DAMAGED, writeGrown } from "./backup-files.ts";
 import { isOtherLog } from "./backup-identity.ts";
 import { BATCH_HEADER_BYTES, parseBatchHeader, payloadIsValid } from "./batch.ts";
 import type { Disk } from "./disk.ts";
@@ -54,7 +56,7 @@ export async function backupLog(options: BackupOptions): Promise<Manifest> {
   const streams = join(dataFolder, "streams");
   const all = await listPartitions(disk, streams);
   const states = all.filter(({ stream }) => stream === STATE_STREAM);
-  const entries: ManifestFile[] = [];
+  const entries: ManifestFile[] = [...(await copyDamages(options))];
   for (const id of states) entries.push(...(await copyPartition(id, { before }, options)));
   for (const name of SMALL_FILES) {
     const text = await files.read(join(dataFolder, name));
@@ -240,40 +242,17 @@ function used(
   return { bytes: isDamaged ? content : content.subarray(0, at), isCut: false, appendedAtMs };
 }
 
-/** Makes a file hold `source`, writing only from where it differs; the bytes written. */
-async function writeGrown(disk: Disk, path: string, source: Buffer): Promise<number> {
-  const folder = dirname(path);
-  const isThere = (await disk.list(folder)).includes(path.slice(folder.length + 1));
-  if (!isThere) await disk.makeFolder(folder);
-  const held = isThere ? await readWhole(disk, path) : Buffer.alloc(0);
-  const file = await disk.open(path, isThere ? "write" : "create");
-  try {
-    const same = commonBytes(held, source);
-    if (held.length > same) await file.truncate(same);
-    if (source.length > same) file.write(source.subarray(same), same);
-    await file.sync();
-    return source.length - same;
-  } finally {
-    await file.close();
-  }
-}
-
-function commonBytes(a: Buffer, b: Buffer): number {
-  const length = Math.min(a.length, b.length);
-  if (a.compare(b, 0, length, 0, length) === 0) return length;
-  let at = 0;
-  while (a[at] === b[at]) at++;
-  return at;
-}
-
-/** Removes segments that the log does not hold any more; the manifest does not name them. */
+/** Removes what the log does not hold any more; the manifest does not name it. */
 async function removeOthers(
   entries: readonly ManifestFile[],
   { disk, target }: BackupOptions,
 ): Promise<void> {
   const named = new Set(entries.map(({ path }) => path));
-  for (const { stream, partition } of await listPartitions(disk, join(target, "streams"))) {
-    const own = join("streams", stream, String(partition));
+  const partitions = await listPartitions(disk, join(target, "streams"));
+  const folders = partitions.map(({ stream, partition }) =>
+    join("streams", stream, String(partition)),
+  );
+  for (const own of [DAMAGED, ...folders]) {
     for (const name of await disk.list(join(target, own))) {
       if (!named.has(join(own, name))) await disk.remove(join(target, own, name));
     }

@@ -49,7 +49,8 @@ export interface DamagedRange extends DamagedPartition {
   readonly to: Offset;
 }
 
-const LIST = "damages.json";
+/** The name of the list, beside the copies. */
+export const DAMAGE_LIST = "damages.json";
 const VERSION = 1;
 
 /** The folder of the damages of a log whose streams are in `folder`. */
@@ -78,10 +79,10 @@ export class Damages {
    * damaged: `isthmus log repair` sets it aside. @throws StorageError the disk can't be read.
    */
   static async open(disk: Disk, streams: string): Promise<Damages> {
-    const path = join(damageFolder(streams), LIST);
+    const path = join(damageFolder(streams), DAMAGE_LIST);
     const names = await disk.list(damageFolder(streams));
-    const text = names.includes(LIST) ? await readText(disk, path) : null;
-    return new Damages(disk, streams, text === null ? [] : parseList(text, path));
+    const text = names.includes(DAMAGE_LIST) ? await readText(disk, path) : null;
+    return new Damages(disk, streams, text === null ? [] : parseDamages(text, path));
   }
 
   /** All of them, in the order in which they were found. */
@@ -207,7 +208,7 @@ export class Damages {
 
   async #store(all: readonly Damage[]): Promise<void> {
     await this.#disk.makeFolder(this.#folder);
-    const place = { folder: this.#folder, spare: "damages.tmp", name: LIST };
+    const place = { folder: this.#folder, spare: "damages.tmp", name: DAMAGE_LIST };
     const file = await createDurably(this.#disk, place, [Buffer.from(listText(all))]);
     this.#all = all;
     await file.close();
@@ -235,7 +236,7 @@ export function lostText({ from, to, lost }: Pick<Corruption, "from" | "to" | "l
 /** Moves a list that can't be read out of the way, as it is; its name beside the copies. */
 export async function setListAside(disk: Disk, streams: string): Promise<string> {
   const folder = damageFolder(streams);
-  const path = join(folder, LIST);
+  const path = join(folder, DAMAGE_LIST);
   const name = `damages-${crcText(Buffer.from(await readText(disk, path)))}.unreadable`;
   await disk.rename(path, join(folder, name));
   await disk.syncFolder(folder);
@@ -247,13 +248,27 @@ export function crcText(bytes: Uint8Array): string {
   return Bun.hash.crc32(bytes).toString(16).padStart(8, "0");
 }
 
+/** A list for a log whose partitions have other epochs; damages of none of them are left out. */
+export function withOtherEpochs(
+  damages: readonly Damage[],
+  epochs: ReadonlyMap<string, string>,
+): string {
+  return listText(
+    damages.flatMap((each) => {
+      const epoch = epochs.get(each.epoch);
+      return epoch === undefined ? [] : [{ ...each, epoch }];
+    }),
+  );
+}
+
 /** One line of JSON under one line with its checksum. */
 function listText(damages: readonly Damage[]): string {
   const text = JSON.stringify({ version: VERSION, damages }, null, 1);
   return `${crcText(Buffer.from(text))}\n${text}`;
 }
 
-function parseList(text: string, path: string): readonly Damage[] {
+/** Reads a list's text. @throws CorruptionError it is damaged, or of another release. */
+export function parseDamages(text: string, path: string): readonly Damage[] {
   const line = text.indexOf("\n");
   const content = text.slice(line + 1);
   if (line < 0 || text.slice(0, line) !== crcText(Buffer.from(content))) {

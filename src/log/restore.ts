@@ -9,7 +9,9 @@
 import { dirname, join } from "node:path";
 import { CorruptionError, InvalidError, StorageError } from "../errors.ts";
 import { decodeText, encodeText } from "../message.ts";
+import { DAMAGED } from "./backup-files.ts";
 import { decodeCursor, encodeCursor, shortEpoch } from "./cursor.ts";
+import { DAMAGE_LIST, parseDamages, withOtherEpochs } from "./damage.ts";
 import type { Disk } from "./disk.ts";
 import type { FileLog } from "./files.ts";
 import {
@@ -62,9 +64,11 @@ export async function restoreLog(options: RestoreOptions): Promise<Manifest> {
   const id = await beginRestore(sha256(encodeText(text)), options);
   const epochs = new Map<string, string>();
   for (const entry of manifest.files) {
-    if (entry.path.startsWith("streams/")) await restoreSegment(entry, { id, epochs }, options);
-    else await restoreSmall(entry, options);
+    const { path } = entry;
+    if (path.startsWith("streams/")) await restoreSegment(entry, { id, epochs }, options);
+    else if (!path.startsWith(`${DAMAGED}/`)) await restoreSmall(entry, options);
   }
+  await restoreDamages(manifest, epochs, options);
   await using log = await options.open();
   await carryOver(log, epochs);
   await log[Symbol.asyncDispose]();
@@ -120,6 +124,26 @@ async function restoreSegment(
   const place = { folder, spare: "restore.tmp", name };
   if (!isDone) await (await createDurably(disk, place, [content])).close();
   onFile(entry.bytes, isDone ? 0 : entry.bytes);
+}
+
+/** The damages that were known, under the partitions' new epochs, with the copies of their bytes. */
+async function restoreDamages(
+  { files: entries }: Manifest,
+  epochs: ReadonlyMap<string, string>,
+  { disk, source, dataFolder, onFile }: RestoreOptions,
+): Promise<void> {
+  for (const entry of entries.filter(({ path }) => path.startsWith(`${DAMAGED}/`))) {
+    const content = await readIfThere(disk, join(source, entry.path));
+    check(entry, content, source);
+    const folder = join(dataFolder, DAMAGED);
+    await disk.makeFolder(folder);
+    const name = entry.path.slice(DAMAGED.length + 1);
+    const isList = name === DAMAGE_LIST;
+    const damages = isList ? parseDamages(content.toString("utf8"), entry.path) : [];
+    const bytes = isList ? encodeText(withOtherEpochs(damages, epochs)) : content;
+    await (await createDurably(disk, { folder, spare: "restore.tmp", name }, [bytes])).close();
+    onFile(entry.bytes, entry.bytes);
+  }
 }
 
 async function readIfThere(disk: Disk, path: string): Promise<Buffer | null> {

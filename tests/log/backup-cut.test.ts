@@ -77,6 +77,13 @@ async function written(): Promise<MemoryDisk> {
   ]);
   await new FilesOf(disk).replace("/data/definitions.json", '{"streams":{}}');
   await log[Symbol.asyncDispose]();
+  // A damage that costs no message, so that there is a list of them.
+  const first = "/data/streams/orders/0/00000000000000000000.log";
+  const bytes = disk.bytes(first);
+  bytes.writeUInt8(0, 0);
+  disk.poke(first, bytes);
+  const accepted = await openLog(disk, "/data/streams", { clock, acceptCorruption: true });
+  await accepted.log[Symbol.asyncDispose]();
   return disk;
 }
 
@@ -115,6 +122,7 @@ async function contentOf(disk: MemoryDisk, folder: string): Promise<unknown> {
       return { id, offset, key, headers, body, dedupeKey, appendedAtMs };
     }),
     isOwnEpoch: epoch === partition.epoch,
+    damages: log.damages().map((each) => ({ ...each, epoch: each.epoch === partition.epoch })),
     own: await log.states.load("$source/s/b/own"),
     definitions: disk.bytes(`${folder}/definitions.json`).toString("utf8"),
   };
@@ -160,6 +168,46 @@ test("a restore that is cut off at any call is completed by the next one", async
     if (!wasCut) return;
   }
   throw new Error("the restore never came to its end");
+});
+
+test("a restored log knows the damages of the one that was backed up, and what was accepted", async () => {
+  const disk = await written();
+  const spoil = (text: string): string => {
+    const path = disk.paths().find((each) => disk.bytes(each).includes(text)) ?? "";
+    const bytes = disk.bytes(path);
+    bytes.writeUInt8(0x21, bytes.indexOf(text));
+    disk.poke(path, bytes);
+    return path;
+  };
+  const opened = async (folder: string, acceptCorruption = false) =>
+    (await openLog(disk, `${folder}/streams`, { clock, acceptCorruption })).log;
+  spoil("body 0 1");
+  const first = await opened("/data");
+  await expect(readAll(first.partition(PLACE), 0)).rejects.toMatchObject({ to: 3 });
+  await first[Symbol.asyncDispose]();
+  await (await opened("/data", true))[Symbol.asyncDispose]();
+  spoil("body 1 1");
+  const second = await opened("/data");
+  await expect(readAll(second.partition(PLACE), 3)).rejects.toMatchObject({ to: 6 });
+  const known = second.damages();
+  expect(known).toMatchObject([
+    { from: 0, to: 0 },
+    { from: 0, to: 3 },
+    { from: 3, to: 6, acceptedAtMs: null },
+  ]);
+  await backup(disk);
+  await second[Symbol.asyncDispose]();
+  await disk.makeFolder("/other");
+  await restore(disk);
+  const restored = await opened("/other");
+  const { epoch } = restored.partition(PLACE);
+  expect(epoch).not.toBe(known[0]?.epoch ?? "");
+  expect(restored.damages()).toEqual(known.map((each) => ({ ...each, epoch })));
+  expect(restored.corruptions()).toMatchObject([{ from: 3, to: 6 }]);
+  expect(known.map(({ copy }) => copy)).not.toContain(null);
+  for (const { copy } of known) {
+    expect(disk.bytes(`/other/damaged/${copy}`)).toEqual(disk.bytes(`/data/damaged/${copy}`));
+  }
 });
 
 test("another log's backup is never mixed with this one's", async () => {
