@@ -98,6 +98,21 @@ test.each(each(timed))("%s: a signed time that is none is refused", async (_name
   expect(await gateway.read(sender.name)).toHaveLength(before);
 });
 
+const tokens = SENDERS.filter(({ signsBody, name }) => !signsBody && name !== "mtls");
+
+test.each(each(tokens))("%s: the secret that it shows is kept nowhere", async (_name, sender) => {
+  expect(outcomeOf(await askOnce(port, bytesAt(sender, nowS())))).toBe("2xx");
+  const { headers } = sender.sign(Buffer.from(BODY), { atS: nowS(), id: "msg_9" });
+  const [name = "", shown = ""] = Object.entries(headers)[0] ?? [];
+  const stored = (await gateway.read(sender.name)).at(-1);
+  expect(stored?.headers.map(([header]) => header)).not.toContain(name);
+  expect(JSON.stringify(stored)).not.toContain(shown.slice(shown.indexOf(" ") + 1));
+  const answer = await gateway.fetch(
+    `/api/verifications/${sender.name}/${stored?.partition}/${stored?.offset}`,
+  );
+  expect([answer.status, await answer.text()]).toEqual([400, expect.stringContaining("not kept")]);
+});
+
 test("a hook's own tolerance narrows the window", async () => {
   await gateway.apply({
     hooks: {

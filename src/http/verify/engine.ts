@@ -49,6 +49,12 @@ export function checkerOf(scheme: Scheme): Checker {
 }
 
 /**
+ * An id that ends with an old time would let an old message pass as a new one, whose time then is
+ * the start of the old body: both are the same text where a full stop parts id, time and body.
+ */
+const TIME_IN_ID = /\.\d{10,}(\.|$)/;
+
+/**
  * The key that the webhook was signed with.
  * @throws UnauthorizedError `signature-invalid`, or `timestamp-outside-tolerance` when all but the
  * time is right: the sender is refused, nothing was changed.
@@ -63,6 +69,9 @@ export function checkSignature(
   const { timestamp, signatures } = signaturesOf(headers, scheme, request);
   const signedTime = timestamp ?? optionalHeader(headers.timestamp, request);
   const id = optionalHeader(headers.id, request);
+  if (id !== null && scheme.base.includes("{id}.{timestamp}") && TIME_IN_ID.test(id)) {
+    throw refusal(`the id in ${headers.id} holds what could be a time`);
+  }
   const encoding = scheme.form.encoding;
   const alive = keys.filter(({ untilMs }) => untilMs === null || request.atMs < untilMs);
   for (const parts of signedBases(checker, request, { timestamp: signedTime, id })) {

@@ -1,6 +1,6 @@
 /** What all schemes have in common: bits, times, keys, and keys that can't be had. */
 import { expect, test } from "bun:test";
-import { generateKeyPairSync, type KeyObject, sign } from "node:crypto";
+import { createHmac, generateKeyPairSync, type KeyObject, sign } from "node:crypto";
 import fc from "fast-check";
 import { InvalidError, HookUnavailableError } from "../../../src/errors.ts";
 import { signWebhook } from "../../../src/http/verify/sign.ts";
@@ -211,6 +211,31 @@ test("what could be spelt in two ways is taken in one only", async () => {
   const unpadded = (shopify.headers["x-shopify-hmac-sha256"] ?? "").replace("=", "");
   const headers = { "x-shopify-hmac-sha256": unpadded };
   expect(await outcomeOf({ ...shopify, headers })).toBe("signature-invalid");
+});
+
+test("an old message whose body starts with a new time doesn't pass as a new one", async () => {
+  const key = Buffer.from(SECRET.slice(6), "base64");
+  // What is signed is the same text, wherever id, time and body are said to part.
+  const sent = (id: string): Sent => {
+    const text = createHmac("sha256", key).update(`${id}.${AT}.rest`).digest("base64");
+    const headers = {
+      "webhook-id": id,
+      "webhook-timestamp": String(AT),
+      "webhook-signature": `v1,${text}`,
+    };
+    return {
+      verify: { scheme: "standard-webhooks", secret: SECRET },
+      headers,
+      body: "rest",
+      at: AT,
+    };
+  };
+  for (const id of ["msg_1.1500000000", "msg_1.1500000000.1"]) {
+    expect(await outcomeOf(sent(id))).toBe("signature-invalid");
+  }
+  for (const id of ["evt.order.17", "1500000000", "a.b1500000000"]) {
+    expect(await outcomeOf(sent(id))).toBe("key 1");
+  }
 });
 
 test("a header with very many signatures, or one that is very long, costs nothing", async () => {
