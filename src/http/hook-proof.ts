@@ -2,7 +2,7 @@
  * Whether a webhook's signature holds, and by which key. What is not proven has changed nothing.
  */
 import type { Server } from "bun";
-import { HookUnavailableError } from "../errors.ts";
+import { HookUnavailableError, UnauthorizedError } from "../errors.ts";
 import { splitUrl } from "./probes.ts";
 import type { Caller } from "./proxies.ts";
 import type { HookFace, HttpConfig, HttpContext } from "./services.ts";
@@ -45,7 +45,15 @@ export async function verified(
   const signedUrl = verifier.signedUrl(shared.context.config.publicUrl ?? urlOf(caller), path);
   const { isProxied } = caller;
   const signed = { method, path, query, headers, body, url: signedUrl, atMs, isProxied };
-  const key = verifier.takesTokens ? await verifier.checkToken(signed) : verifier.check(signed);
+  let key: VerifyKey;
+  try {
+    key = verifier.takesTokens ? await verifier.checkToken(signed) : verifier.check(signed);
+  } catch (error) {
+    // A secret in a file may be another one since it was read.
+    const isWrong = error instanceof UnauthorizedError && error.code === "signature-invalid";
+    if (!isWrong || !(await verifier.reread())) throw error;
+    key = verifier.check(signed);
+  }
   return { key, keyId: key.id, signedUrl };
 }
 

@@ -113,6 +113,21 @@ test("a changed secret counts at once, and the one before no more", async () => 
   expect((await send("turning", "--secret", "first")).stderr).toContain("signature-invalid");
 });
 
+test("a secret in a file that is replaced counts without a restart, and the one before no more", async () => {
+  const path = join(folder.path, "secret");
+  await writeFile(path, "first\n");
+  const verify = `{ scheme: github, secret: "\${file:${path}}" }`;
+  const input = `hooks: { filed: { stream: s, verify: ${verify} } }`;
+  const applied = await run(["apply", "-f", "-"], { folder: folder.path, env, input });
+  expect([applied.exitCode, applied.stderr]).toEqual([0, ""]);
+  expect((await send("filed", "--secret", "first")).exitCode).toBe(0);
+  await writeFile(path, "second\n");
+  await waitFor("the new one counts", async () => {
+    return (await send("filed", "--secret", "second")).exitCode === 0;
+  });
+  expect((await send("filed", "--secret", "first")).stderr).toContain("signature-invalid");
+}, 30_000);
+
 test("says what can't be signed", async () => {
   const discord = await send("discord", "--secret", "x");
   expect(discord.stderr).toContain("signed with a private key that only its provider has");

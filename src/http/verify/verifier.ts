@@ -1,7 +1,8 @@
 /**
  * What a hook checks its senders with: the scheme of its document and the keys behind its
- * references. References are resolved once, when the hook starts; one that can't be makes this
- * hook answer 503, is tried again from time to time, and touches no other hook.
+ * references. References are resolved when the hook starts, those of files again when a signature
+ * does not fit; one that can't be at all makes this hook answer 503, is tried again from time to
+ * time, and touches no other hook.
  */
 import type { Clock } from "../../clock.ts";
 import {
@@ -78,7 +79,10 @@ export class Verifier {
   readonly #challenge: ChallengeDocument | null;
   readonly #parts: VerifierParts;
   readonly #checker: Checker | null;
+  readonly #hasFiles: boolean;
   #resolving: Promise<void> | null = null;
+  #rereading: Promise<boolean> | null = null;
+  #readAtMs = 0;
   #resolved: Resolved | null = null;
   #failure: string | null = null;
   #failedAtMs = 0;
@@ -96,6 +100,8 @@ export class Verifier {
     this.schemeName = document?.scheme ?? null;
     this.scheme = document === null ? null : schemeOf(document);
     this.#checker = this.scheme === null ? null : checkerOf(this.scheme);
+    const references = (document?.secrets ?? []).flatMap(({ text }) => referencesIn(text));
+    this.#hasFiles = references.some(({ from }) => from === "file");
     const dedupe = this.scheme?.dedupe ?? null;
     this.dedupeExpression =
       dedupe !== null && "body" in dedupe
@@ -117,6 +123,31 @@ export class Verifier {
     if (this.#failure !== null) {
       throw new HookUnavailableError("the hook's keys can't be read now; its status says why");
     }
+  }
+
+  /**
+   * Reads secrets that stand in files once more, at most every `hookKeysRetryMs`: one that was
+   * replaced counts without a restart. True: they were read, so `check` may say something else.
+   */
+  async reread(): Promise<boolean> {
+    if (!this.#hasFiles) return false;
+    const nowMs = this.#parts.clock.monotonicMs();
+    if (this.#rereading === null && nowMs - this.#readAtMs >= hookKeysRetryMs) {
+      this.#readAtMs = nowMs;
+      this.#rereading = this.#resolve()
+        .then(
+          (resolved) => {
+            this.#resolved = resolved;
+            return true;
+          },
+          // A file that is away for a moment takes nothing from the keys that are there.
+          () => false,
+        )
+        .finally(() => {
+          this.#rereading = null;
+        });
+    }
+    return (await this.#rereading) ?? false;
   }
 
   /** Waits until it is known whether the keys can be read; `status` tells. */
@@ -234,6 +265,7 @@ export class Verifier {
   }
 
   #begin(): void {
+    this.#readAtMs = this.#parts.clock.monotonicMs();
     this.#resolving = this.#resolve().then(
       (resolved) => {
         this.#resolved = resolved;
@@ -256,7 +288,8 @@ export class Verifier {
     const challengeToken = token === null ? null : await resolve(token.text);
     if (document === null || scheme === null) return { keys: [], url: null, challengeToken };
     const uses = await this.#parts.uses?.load().catch(() => null);
-    const lastUse = (id: string): number | null => uses?.get(id) ?? null;
+    const before = new Map(this.#resolved?.keys.map((key) => [key.id, key.lastUsedMs]));
+    const lastUse = (id: string): number | null => before.get(id) ?? uses?.get(id) ?? null;
     const keys: VerifyKey[] = [];
     if (document.jwt !== null) {
       const { from } = document.jwt.jwt.keys;

@@ -177,6 +177,35 @@ test("a reference that can't be resolved is said, and tried again from time to t
   expect(verifier.status().error).toBeNull();
 });
 
+test("a secret in a file is read again when a signature doesn't fit, now and then", async () => {
+  const clock = new ShiftedClock();
+  let text: string | null = "old";
+  let reads = 0;
+  const resolve = (): Promise<string> => {
+    reads += 1;
+    return text === null ? Promise.reject(new InvalidError("gone")) : Promise.resolve(text);
+  };
+  const verifier = verifierFor({ scheme: "github", secret: "${file:/k}" }, resolve, clock);
+  const byOld = signed({ scheme: "github" }, "old", "x");
+  const byNew = signed({ scheme: "github" }, "new", "x");
+  expect(await checkWith(verifier, byOld)).toBe("file:/k");
+  text = "new";
+  expect([await verifier.reread(), reads]).toEqual([false, 1]);
+  clock.shiftMs = 5000;
+  const all = await Promise.all([verifier.reread(), verifier.reread(), verifier.reread()]);
+  expect([all, reads]).toEqual([[true, true, true], 2]);
+  expect(await checkWith(verifier, byNew)).toBe("file:/k");
+  expect(await checkWith(verifier, byOld)).toBe("signature-invalid");
+  expect(verifier.status().keys).toMatchObject([{ id: "file:/k", lastUsedAt: AT * 1000 }]);
+  text = null;
+  clock.shiftMs = 10_000;
+  expect([await verifier.reread(), reads]).toEqual([false, 3]);
+  expect(await checkWith(verifier, byNew)).toBe("file:/k");
+  const fixed = verifierFor({ scheme: "github", secret: "${env:K}" }, resolve, clock);
+  clock.shiftMs = 60_000;
+  expect(await fixed.reread()).toBe(false);
+});
+
 test.each([
   [{ scheme: "standard-webhooks", secret: "whsec_!!" }, "it is not base64"],
   [{ scheme: "standard-webhooks", secret: "whsec_AAAA" }, "24 to 64 bytes"],
