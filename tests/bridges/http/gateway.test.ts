@@ -1,6 +1,7 @@
 /** HTTP targets as their users have them: rules over the API, a running gateway, a real server. */
 import { afterAll, expect, test } from "bun:test";
 import { Webhook } from "standardwebhooks";
+import { Webhook as Svix } from "svix";
 import { TestGateway } from "../../e2e/gateway.ts";
 import { freePort, waitFor } from "../../temporary.ts";
 
@@ -77,6 +78,9 @@ test("a rule signs, templates path and headers, and its secrets are never shown"
     expect(new Webhook(secret).verify(second?.body ?? "", second?.headers ?? {})).toEqual({
       total: 4,
     });
+    const bySvix = new Svix(secret);
+    expect(() => bySvix.verify(second?.body ?? "", second?.headers ?? {})).not.toThrow();
+    expect(() => bySvix.verify(`${second?.body} `, second?.headers ?? {})).toThrow();
   }
   const [letter] = await gateway.read("signed.dead");
   expect(JSON.stringify(letter?.headers)).toContain("which raw(…) would allow");

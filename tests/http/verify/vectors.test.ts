@@ -3,6 +3,7 @@
  * this code with OpenSSL or Python, which each says.
  */
 import { expect, test } from "bun:test";
+import { VERIFY_SCHEMES } from "../../../src/rules/document.ts";
 import { outcomeOf, type Sent } from "./check.ts";
 
 const GITHUB = {
@@ -247,6 +248,11 @@ const VECTORS: readonly (readonly [string, Sent])[] = [
 test.each(VECTORS)("%s", async (_name, sent) => {
   expect(await outcomeOf(sent)).toBe("key 1");
   expect(await outcomeOf({ ...sent, headers: {} })).toBe("signature-invalid");
+});
+
+test("every scheme has one; those of tokens and certificates are held beside, in the proofs", () => {
+  const held = new Set<unknown>(VECTORS.map(([, { verify }]) => verify["scheme"]));
+  expect(VERIFY_SCHEMES.filter((scheme) => !held.has(scheme))).toEqual(["jwt", "mtls"]);
 });
 
 test.each([
