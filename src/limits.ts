@@ -30,6 +30,12 @@ export const groupBytesMax = 64 * MIB;
 export const groupRetryAfterMs = 1000;
 /** The size at which a segment is sealed: retention deletes whole segments. Bytes. */
 export const segmentBytesMax = 64 * MIB;
+/** So many small groups without a pause, and their segment is filled with zeros ahead. Count. */
+export const fillAheadGroups = 64;
+/** A larger group gains less from zeros than writing them costs. Bytes. */
+export const fillAheadGroupBytes = 16 * KIB;
+/** Zeros written at a time: some hundred groups of room, and 1 ms of the disk. Bytes. */
+export const fillAheadBytes = MIB;
 /** The quiet time after the last sync before a mark records the synced end. Milliseconds. */
 export const markDelayMs = 50;
 /** One read from a segment file. Bytes. */

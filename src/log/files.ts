@@ -5,9 +5,18 @@
 import { dirname, join } from "node:path";
 import type { Clock } from "../clock.ts";
 import { errorText, InvalidError, type StorageError } from "../errors.ts";
-import { openFilesMax, partitionsMax, segmentBytesMax, stateLogBytesMax } from "../limits.ts";
+import {
+  fillAheadBytes,
+  fillAheadGroupBytes,
+  fillAheadGroups,
+  openFilesMax,
+  partitionsMax,
+  segmentBytesMax,
+  stateLogBytesMax,
+} from "../limits.ts";
 import { type Damage, Damages, damageText } from "./damage.ts";
 import type { Disk } from "./disk.ts";
+import type { FillAheadBounds } from "./fill-ahead.ts";
 import type { Log, Offset, PartitionId, States } from "./log.ts";
 import { FilePartition } from "./partition.ts";
 import type { PartitionContext } from "./partition-parts.ts";
@@ -32,8 +41,15 @@ export interface FileLogOptions {
   /** Where a segment is sealed, and where states are gathered anew, instead of the usual bounds. */
   readonly segmentBytes?: number;
   readonly stateLogBytes?: number;
+  /** When a segment is filled with zeros ahead, instead of the usual bounds. */
+  readonly fillAhead?: FillAheadBounds;
 }
 
+const FILL_AHEAD: FillAheadBounds = {
+  groups: fillAheadGroups,
+  groupBytesMax: fillAheadGroupBytes,
+  bytes: fillAheadBytes,
+};
 const STREAM_NAME = /^\$?[A-Za-z0-9][A-Za-z0-9._-]{0,119}$/;
 
 /** Opens the log and recovers it. @throws CorruptionError, StorageError: nothing can be served. */
@@ -91,7 +107,9 @@ function contextOf(options: FileLogOptions, damages: Damages): FileLogContext {
   const salt = (): number => newSalt(random);
   const files = new OpenFiles(disk, openFilesMax);
   const indexed = new Set<string>();
-  return { disk, files, clock, indexed, onFatal, onCommit, onDamage, segmentBytes, salt };
+  const { fillAhead = FILL_AHEAD } = options;
+  const told = { onFatal, onCommit, onDamage };
+  return { disk, files, clock, indexed, ...told, segmentBytes, fillAhead, salt };
 }
 
 /** Damages whose messages are not kept any more, or that belong to another life, matter no more. */

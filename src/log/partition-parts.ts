@@ -3,6 +3,7 @@ import type { Clock } from "../clock.ts";
 import type { StorageError } from "../errors.ts";
 import type { Dedupe } from "./dedupe.ts";
 import type { Disk } from "./disk.ts";
+import type { FillAheadBounds } from "./fill-ahead.ts";
 import type { Offset, PartitionId } from "./log.ts";
 import type { OpenFiles } from "./open-files.ts";
 import type { Corruption } from "./recover.ts";
@@ -31,6 +32,8 @@ export interface PartitionContext {
   readonly indexed: ReadonlySet<string>;
   /** The size at which a segment is sealed. */
   readonly segmentBytes: number;
+  /** When a segment is filled with zeros ahead of its end. */
+  readonly fillAhead: FillAheadBounds;
   /** A random 32-bit number for a segment. */
   readonly salt: () => number;
   /** Told of a failed sync, once: the process must end with code 70. */

@@ -283,7 +283,7 @@ export class FilePartition implements Partition, AsyncDisposable {
   }
 
   async #commit(group: Group): Promise<void> {
-    const { clock, onCommit, segmentBytes } = this.#context;
+    const { clock, onCommit, segmentBytes, fillAhead } = this.#context;
     let segment = this.#segments.at(-1);
     const isFull =
       segment !== undefined &&
@@ -299,7 +299,7 @@ export class FilePartition implements Partition, AsyncDisposable {
     const position = segment.endPosition;
     const { bytes } = sealed;
     try {
-      segment.file.write(bytes, position);
+      segment.write(bytes, fillAhead);
     } catch (error) {
       await segment.cut(position);
       throw error;
@@ -382,8 +382,8 @@ export class FilePartition implements Partition, AsyncDisposable {
       appendedAtMs: this.#appendedAtMs,
     });
     try {
-      segment.file.write(bytes, segment.endPosition);
-      if (synced) await segment.file.sync();
+      segment.writeMark(bytes);
+      if (synced) await segment.finish(bytes.length);
     } catch (error) {
       // A full disk takes no mark; a failed sync is told like any other.
       if (!(error instanceof StorageError) || error.fatal) this.#fail(this.#group, error);

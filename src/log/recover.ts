@@ -138,8 +138,9 @@ function scan(content: Content): Scan {
 }
 
 async function keepTorn(disk: Disk, folder: string, content: Content, from: number) {
-  const torn = content.bytes.subarray(from);
-  if (torn.every((byte) => byte === 0)) return 0;
+  const end = content.bytes.findLastIndex((byte) => byte !== 0) + 1;
+  const torn = content.bytes.subarray(from, Math.max(from, end));
+  if (torn.length === 0) return 0;
   const name = `torn-${content.header.baseOffset}-${from}-${content.header.salt}.bin`;
   if (!(await disk.list(folder)).includes(name)) {
     await (await createDurably(disk, { folder, spare: "torn.tmp", name }, [torn])).close();

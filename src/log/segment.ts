@@ -20,6 +20,7 @@ import { CorruptionError, errorText, StorageError } from "../errors.ts";
 import { indexStrideBytes, readChunkBytes, recordBytesMax } from "../limits.ts";
 import { BATCH_HEADER_BYTES, type BatchHeader, batchesIn, parseBatchHeader } from "./batch.ts";
 import type { Disk, DiskFile } from "./disk.ts";
+import { FillAhead, type FillAheadBounds } from "./fill-ahead.ts";
 import type { Offset } from "./log.ts";
 import { SealedFile } from "./open-files.ts";
 import { createDurably } from "./spare.ts";
@@ -135,6 +136,7 @@ export class Segment {
   #file: DiskFile;
   /** The file that it was written to, while somebody reads from it that began before the seal. */
   #written: DiskFile | null = null;
+  readonly #ahead = new FillAhead();
   readonly #index: IndexEntry[] = [];
   #indexedTo = SEGMENT_HEADER_BYTES;
   #indexing: Promise<void> | null = null;
@@ -154,6 +156,24 @@ export class Segment {
 
   get file(): DiskFile {
     return this.#file;
+  }
+
+  /** Writes a group at the end, into zeros where that pays. @throws StorageError cut it off. */
+  write(bytes: Uint8Array, bounds: FillAheadBounds): void {
+    this.#ahead.prepare(this.#file, { position: this.endPosition, bytes: bytes.length }, bounds);
+    this.#file.write(bytes, this.endPosition);
+  }
+
+  /** Writes a mark at the end: there is a pause. @throws StorageError */
+  writeMark(bytes: Uint8Array): void {
+    this.#ahead.rest();
+    this.#file.write(bytes, this.endPosition);
+  }
+
+  /** Syncs what was written, `bytes` behind the end, as the last of this life. @throws StorageError */
+  async finish(bytes: number): Promise<void> {
+    await this.#ahead.trim(this.#file, this.endPosition + bytes);
+    await this.#file.sync();
   }
 
   /** Notes a batch at a position, in order. */
@@ -252,6 +272,7 @@ export class Segment {
 
   /** From now on it is only read: its file is open while somebody does. */
   async seal(file: SealedFile): Promise<void> {
+    await this.#ahead.trim(this.#file, this.endPosition);
     this.#written = this.#file;
     this.#file = file;
     file.onClosed = () => this.#forgetIndex();
@@ -274,6 +295,7 @@ export class Segment {
 
   /** Half-written bytes must never be read as a batch of a later life of their place. */
   async cut(position: number): Promise<void> {
+    this.#ahead.forget();
     try {
       await this.#file.truncate(position);
     } catch (error) {

@@ -15,6 +15,8 @@ import { message, openLog, readAll } from "./support.ts";
 const PLACE = { stream: "orders", index: 0 };
 const KEYS = 12;
 const NAMES = 5;
+/** Often, and not always, as in a long life. */
+const fillAhead = { groups: 1, groupBytesMax: 400, bytes: 600 };
 
 /** What may be found of a state: the last value that was acked, and all that was tried since. */
 type Tried = readonly { readonly value: string | null }[];
@@ -52,7 +54,7 @@ export class Lives {
 
   /** Opens the log as a new process would. Rejects when the disk does not let it. */
   async open(): Promise<FileLog> {
-    const options = { clock: this.#clock, segmentBytes: 700, stateLogBytes: 1500 };
+    const options = { clock: this.#clock, segmentBytes: 700, stateLogBytes: 1500, fillAhead };
     return (await openLog(this.disk, "/data/streams", options)).log;
   }
 

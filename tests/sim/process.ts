@@ -39,6 +39,8 @@ export interface Setup {
   /** Whether a second rule copies the stream into another one. */
   readonly hasCopy: boolean;
   readonly segmentBytes: number;
+  /** Zeros written ahead at a time, from the first group on. */
+  readonly fillAheadBytes: number;
   readonly revisions: Map<string, Definition<RuleDocument>>;
   readonly sabotage: Sabotage | null;
 }
@@ -79,6 +81,7 @@ export function openLog(life: Life, setup: Setup): Promise<FileLog> {
     warn: () => undefined,
     segmentBytes: setup.segmentBytes,
     stateLogBytes: 2500,
+    fillAhead: { groups: 0, groupBytesMax: 400, bytes: setup.fillAheadBytes },
   });
 }
 

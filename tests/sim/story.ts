@@ -393,6 +393,7 @@ function setupOf(random: Random, sabotage: Sabotage | null): Setup {
     hasDedupe: random.chance(0.5),
     hasCopy: random.chance(0.3),
     segmentBytes: random.pick([700, 2000, 100_000]),
+    fillAheadBytes: random.pick([100, 700, 5000]),
     revisions: new Map(),
     sabotage,
   };
