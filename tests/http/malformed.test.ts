@@ -224,3 +224,22 @@ test("a request that comes one byte at a time is taken as one", async () => {
   expect((await answer)?.status).toBe(202);
   expect(await bodies()).toEqual(["slow!"]);
 });
+
+test("senders that never end their headers are closed, and keep nobody else waiting", async () => {
+  const slow = Array.from({ length: 64 }, () => new RawClient(port));
+  const answers = slow.map((client) => client.ask(Buffer.from(`${POST}X-Slow: `)));
+  const trickle = setInterval(() => {
+    for (const client of slow) client.write("x");
+  }, 500);
+  try {
+    expect(await bodies()).toEqual([]);
+    await waitFor("all are closed", () => slow.every(({ isClosed }) => isClosed), {
+      timeoutMs: 90_000,
+    });
+    for (const answer of await Promise.all(answers)) expect(answer?.status ?? 408).toBe(408);
+    expect(await bodies()).toEqual([]);
+  } finally {
+    clearInterval(trickle);
+    for (const client of slow) client[Symbol.dispose]();
+  }
+}, 120_000);
