@@ -257,12 +257,23 @@ export const hooksMemoryBytesDefault = 256 * MIB;
 export const hookBodyGraceMs = 10_000;
 /** How often bodies that have not arrived are looked at. Milliseconds. */
 export const hookBodyTickMs = 1000;
+/**
+ * Bodies of webhooks announced up to here, nearly all, are read in one call and count whole from
+ * their announcement: as many as may be under way have to fit into the memory for bodies, or who
+ * only announces would keep out who sends. Bytes.
+ */
+export const hookShortBodyBytesMax = 16 * KIB;
 /** The least pace of a body when its hook says none: slower than any network in use. Bytes/s. */
 export const hookBodyBytesPerSecond = 512;
 /** How much larger a gzip body may become: beyond it, it is a bomb and not a text. Factor. */
 export const hookInflateRatioMax = 200;
 /** What any gzip body may become, whatever its ratio. Bytes. */
 export const hookInflateBytesMin = 64 * KIB;
+
+assert(
+  hookShortBodyBytesMax * hooksConcurrencyDefault <= hooksMemoryBytesDefault,
+  "short bodies that never come leave room for others",
+);
 /** Media types that a hook lists, and headers that it does not keep. Count. */
 export const hookListMax = 50;
 /** Names on the way to a member that is echoed. Count. */

@@ -11,7 +11,7 @@ import {
   hookBodyTickMs,
   hookInflateBytesMin,
   hookInflateRatioMax,
-  shortBodyBytesMax,
+  hookShortBodyBytesMax,
 } from "../limits.ts";
 import { announcedLength, readParts, type TimeoutServer } from "./request.ts";
 
@@ -41,7 +41,9 @@ export interface HeldBody {
   readonly arrived: Promise<Uint8Array>;
   readonly startedMs: number;
   readonly bytesPerSecond: number;
-  /** What has come; of a short one what is announced, for it comes in one piece. */
+  /** Nothing is seen of a short one before all of it is there. */
+  readonly isShort: boolean;
+  /** What has come; of a short one what is announced. */
   bytes: number;
   state: "arriving" | "arrived" | "released";
   readonly late: (error: RequestError) => void;
@@ -78,7 +80,7 @@ export class HookBodies {
    */
   read(request: Request, server: TimeoutServer, bounds: BodyBounds): HeldBody {
     const announced = announcedLength(request, bounds.bytesMax);
-    const isShort = announced !== null && announced <= shortBodyBytesMax;
+    const isShort = announced !== null && announced <= hookShortBodyBytesMax;
     if (isShort) this.#reserve(announced);
     const over = isShort ? NOTHING_TO_END : new AbortController();
     const { promise, resolve, reject } = Promise.withResolvers<Uint8Array>();
@@ -86,6 +88,7 @@ export class HookBodies {
       arrived: promise,
       startedMs: this.#clock.monotonicMs(),
       bytesPerSecond: bounds.bytesPerSecond,
+      isShort,
       bytes: isShort ? announced : 0,
       state: "arriving",
       late: reject,
@@ -155,14 +158,20 @@ export class HookBodies {
       await this.#clock.sleep(hookBodyTickMs, this.#stopping);
       const nowMs = this.#clock.monotonicMs();
       for (const each of this.#arriving) {
-        const sinceMs = nowMs - each.startedMs - hookBodyGraceMs;
-        if (sinceMs <= 0 || (sinceMs * each.bytesPerSecond) / 1000 <= each.bytes) continue;
+        if (!isLate(each, nowMs - each.startedMs)) continue;
         const detail = `a body comes with at least ${each.bytesPerSecond} bytes a second`;
         each.late(new RequestError("too-slow", detail, CLOSE));
       }
     }
     this.#looking = null;
   }
+}
+
+/** Whether a body has come too slowly; one in parts may stand still for its grace. */
+function isLate({ isShort, bytes, bytesPerSecond }: HeldBody, sinceMs: number): boolean {
+  if (sinceMs <= hookBodyGraceMs) return false;
+  const countedMs = isShort ? sinceMs : sinceMs - hookBodyGraceMs;
+  return (countedMs * bytesPerSecond) / 1000 > bytes;
 }
 
 function inflatedBytes(body: Uint8Array, maxOutputLength: number): Promise<Uint8Array> {

@@ -60,10 +60,7 @@ export function messageOf(
     readonly dropped: ReadonlySet<string>;
   },
 ): KeylessMessage {
-  const kept: Header[] = [];
-  for (const [name, value] of headers) {
-    if (!parts.dropped.has(name)) kept.push({ name, value: headerBytes(value) });
-  }
+  const kept = keptHeaders(headers, parts.dropped);
   const { origin } = parts;
   const message = arrived({
     id: parts.id,
@@ -75,6 +72,22 @@ export function messageOf(
     origin,
   });
   return withHttpEvent(message);
+}
+
+/**
+ * In the order in which they came, HTTP's own names before all others: iterating over the headers
+ * would sort them. Lines of one name come joined.
+ */
+function keptHeaders(headers: Headers, dropped: ReadonlySet<string>): readonly Header[] {
+  const kept: Header[] = [];
+  const values: Readonly<Record<string, string | readonly string[]>> = headers.toJSON();
+  for (const name in values) {
+    if (dropped.has(name)) continue;
+    const value = values[name] ?? "";
+    const lines = typeof value === "string" ? [value] : value;
+    for (const line of lines) kept.push({ name, value: headerBytes(line) });
+  }
+  return kept;
 }
 
 /** How a second one of the same is known. */

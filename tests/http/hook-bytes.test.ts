@@ -104,6 +104,38 @@ test.each(KINDS.flatMap((kind) => [[...kind, "whole"] as const, [...kind, "in ch
   },
 );
 
+test("headers keep their order, HTTP's own names before all others, and lines of one name are joined", async () => {
+  const lines = [
+    "X-Zeta: 1",
+    "User-Agent: sender",
+    "__proto__: p",
+    "X-Alpha:  two words ",
+    "Accept: a/b",
+    "X-Zeta: a, b",
+    "Set-Cookie: a=1",
+    "x-empty:",
+    "Set-Cookie: b=2",
+    "constructor: c",
+    "Accept: c/d",
+    ...Object.entries(signature(new Uint8Array(0))).map(([name, value]) => `${name}: ${value}`),
+  ];
+  const bytes = `POST /hooks/in HTTP/1.1\r\n${lines.join("\r\n")}\r\nHost: x\r\nContent-Length: 0\r\n\r\n`;
+  expect((await askOnce(port, Buffer.from(bytes)))?.status).toBe(202);
+  const headers = (await gateway.read("kept")).at(-1)?.headers;
+  expect(headers?.slice(0, -1)).toEqual([
+    ["user-agent", "sender"],
+    ["accept", "a/b, c/d"],
+    ["host", "x"],
+    ["set-cookie", "a=1"],
+    ["set-cookie", "b=2"],
+    ["x-zeta", "1, a, b"],
+    ["__proto__", "p"],
+    ["x-alpha", "two words"],
+    ["x-empty", ""],
+    ["constructor", "c"],
+  ]);
+});
+
 /** One connection: what has come on it so far. */
 function talking(
   bytes: string,

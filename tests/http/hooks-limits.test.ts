@@ -64,6 +64,32 @@ test.each([
   20_000,
 );
 
+test("a short body has as long as its length takes at the pace, and no more", async () => {
+  const clock = new ShiftedClock();
+  await using server = await verifiedServer({ in: { stream: "s" } }, { clock });
+  const { answer } = started(server, `${LINES}Content-Length: 10240\r\n\r\nabc`);
+  while (!(await metrics(server)).includes("isthmus_hooks_under_way 1")) await clock.sleep(5);
+  clock.shiftMs += 17_000;
+  await clock.sleep(1500);
+  expect(await metrics(server)).toContain("isthmus_hooks_under_way 1");
+  clock.shiftMs += 2000;
+  expect(await answer).toStartWith("HTTP/1.1 408");
+}, 20_000);
+
+test("senders that announce bodies and do not send them keep nobody out", async () => {
+  const hookLimits = { rate: null, concurrency: 10_000, memoryBytes: 256 * 1024 };
+  const config = { hookLimits };
+  await using server = await verifiedServer({ in: { stream: "s" } }, { config });
+  const bytes = `${LINES}Content-Length: 65536\r\n\r\nabc`;
+  const stalled = Array.from({ length: 20 }, () => {
+    const socket = connect(server.port, "127.0.0.1", () => socket.write(bytes));
+    return socket;
+  });
+  while (!(await metrics(server)).includes("isthmus_hooks_under_way 20")) await Bun.sleep(5);
+  expect((await post(server, "in", "x".repeat(65_536))).status).toBe(202);
+  for (const socket of stalled) socket.destroy();
+});
+
 test("a slow body that keeps the pace, or a hook without one, is waited for", async () => {
   const clock = new ShiftedClock();
   const limits = { bytesPerSecond: 0 };
