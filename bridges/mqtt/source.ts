@@ -8,7 +8,7 @@
 import type { IPublishPacket } from "mqtt";
 import type { Delivery, Source, SourceOptions } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
-import { DisconnectedError, InvalidError } from "../../src/errors.ts";
+import { DisconnectedError, errorText, InvalidError } from "../../src/errors.ts";
 import { Inbox } from "../inbox.ts";
 import { type Entry, Settling } from "../settling.ts";
 import { decodeMessage, idGiven, type Place } from "./codec.ts";
@@ -82,7 +82,11 @@ export class MqttSource implements Source {
     source.#link = link;
     try {
       if (!link.hadSession) await releases?.begin();
-      await subscribe(link, subscription, options.start === "earliest");
+      const subscribed = subscribe(link, subscription, options.start === "earliest");
+      // A session that was kept brings what it holds before that answer, perhaps more than may be
+      // held here: it is read on only when somebody takes it.
+      if (!link.hadSession) await subscribed;
+      else subscribed.catch((error: unknown) => source.close(errorText(error)));
     } catch (error) {
       await link[Symbol.asyncDispose]();
       throw error;

@@ -1,11 +1,13 @@
 /**
  * The other side of the route benches, in a process of its own: a careful script with the same
  * clients and nothing in between. It takes a batch, writes it with every confirmation, and only
- * then tells the source. Arguments: KIND URL PLACE of both ends.
+ * then tells the source; of MQTT the library tells it, too early. Arguments: KIND URL PLACE of
+ * both ends.
  */
 import { Producer } from "@platformatic/kafka";
 import { type ConfirmChannel, connect as connectAmqp, type ConsumeMessage } from "amqplib";
-import { kafkaClient, TOPIC_PARTITIONS } from "./bridges-ends.ts";
+import { connect as connectMqtt } from "mqtt";
+import { kafkaClient, mqttSession, TOPIC_PARTITIONS } from "./bridges-ends.ts";
 
 interface Item {
   readonly key: Buffer | null;
@@ -16,10 +18,13 @@ interface Item {
 type Write = (items: readonly Item[]) => Promise<void>;
 
 const AMQP_PREFETCH = 1000;
+/** More of 1 KiB would be over what Kafka takes in one batch. */
+const BATCH_MAX = 800;
 const [fromKind, fromUrl = "", from = "", toKind, toUrl = "", to = ""] = process.argv.slice(2);
 
 const write = toKind === "amqp" ? await amqpWriter() : await kafkaWriter();
 if (fromKind === "amqp") await readAmqp(write);
+else if (fromKind === "mqtt") readMqtt(write);
 else await readKafka(write);
 
 async function kafkaWriter(): Promise<Write> {
@@ -82,23 +87,36 @@ async function readAmqp(writeAll: Write): Promise<void> {
   const connection = await connectAmqp(fromUrl);
   const channel = await connection.createChannel();
   await channel.prefetch(AMQP_PREFETCH);
-  let waiting: ConsumeMessage[] = [];
+  const push = inBatches<ConsumeMessage>(async (batch) => {
+    await writeAll(batch.map(({ content }) => ({ key: null, value: content })));
+    const last = batch.at(-1);
+    if (last !== undefined) channel.ack(last, true);
+  });
+  await channel.consume(from, (message) => {
+    if (message !== null) push(message);
+  });
+}
+
+function readMqtt(writeAll: Write): void {
+  const push = inBatches<Buffer>((batch) => writeAll(batch.map((value) => ({ key: null, value }))));
+  const client = connectMqtt(fromUrl, mqttSession(from));
+  client.on("message", (_, payload) => push(payload));
+}
+
+/** What has come while the batch before was being written is the next one. */
+function inBatches<T>(writeBatch: (batch: readonly T[]) => Promise<void>): (one: T) => void {
+  const waiting: T[] = [];
   let isWriting = false;
   const writeWaiting = async (): Promise<void> => {
     if (isWriting) return;
     isWriting = true;
     while (waiting.length > 0) {
-      const batch = waiting;
-      waiting = [];
-      await writeAll(batch.map(({ content }) => ({ key: null, value: content })));
-      const last = batch.at(-1);
-      if (last !== undefined) channel.ack(last, true);
+      await writeBatch(waiting.splice(0, BATCH_MAX));
     }
     isWriting = false;
   };
-  await channel.consume(from, (message) => {
-    if (message === null) return;
-    waiting.push(message);
+  return (one) => {
+    waiting.push(one);
     setImmediate(() => void writeWaiting());
-  });
+  };
 }

@@ -4,6 +4,7 @@
  */
 import { connect as connectAmqp } from "amqplib";
 import { Kafka, logLevel } from "kafkajs";
+import { connectAsync as connectMqtt } from "mqtt";
 import { broker } from "../brokers/broker.ts";
 import { waitFor } from "../temporary.ts";
 
@@ -12,11 +13,12 @@ export const TOPIC_PARTITIONS = 4;
 const KEYS = 64;
 const NUMBER_DIGITS = 10;
 const FILL_BATCH = 1000;
+const SESSION_S = 3600;
 
-export type EndKind = "kafka" | "amqp";
+export type EndKind = "kafka" | "amqp" | "mqtt";
 
-/** A broker that a route starts or ends at. */
-export interface End {
+/** A broker that a route starts or ends at; its connections are kept until it is disposed of. */
+export interface End extends AsyncDisposable {
   readonly kind: EndKind;
   readonly url: string;
   /** What stands in a definition beside `bridge`. */
@@ -69,16 +71,15 @@ export function kafkaClient(url: string): Kafka {
 async function kafkaEnd(): Promise<End> {
   const { url } = await broker("kafka");
   const kafka = kafkaClient(url);
+  const admin = kafka.admin();
+  await admin.connect();
   return {
     kind: "kafka",
     url,
     address: (topic) => ({ topic }),
     make: async (topic) => {
-      const admin = kafka.admin();
-      await admin.connect();
       const topics = [{ topic, numPartitions: TOPIC_PARTITIONS }];
       await admin.createTopics({ topics, waitForLeaders: true });
-      await admin.disconnect();
     },
     fill: async (topic, count) => {
       const producer = kafka.producer();
@@ -91,10 +92,7 @@ async function kafkaEnd(): Promise<End> {
       await producer.disconnect();
     },
     count: async (topic) => {
-      const admin = kafka.admin();
-      await admin.connect();
       const offsets = await admin.fetchTopicOffsets(topic);
-      await admin.disconnect();
       return offsets.reduce((sum, { high }) => sum + Number(high), 0);
     },
     read: async (topic, count) => {
@@ -112,60 +110,99 @@ async function kafkaEnd(): Promise<End> {
       await consumer.disconnect();
       return numbers;
     },
+    [Symbol.asyncDispose]: () => admin.disconnect(),
   };
 }
 
 async function amqpEnd(): Promise<End> {
   const { url } = await broker("amqp");
-  const withChannel = async <T>(
-    use: (
-      channel: Awaited<ReturnType<Awaited<ReturnType<typeof connectAmqp>>["createConfirmChannel"]>>,
-    ) => Promise<T>,
-  ): Promise<T> => {
-    const connection = await connectAmqp(url);
-    const channel = await connection.createConfirmChannel();
-    try {
-      return await use(channel);
-    } finally {
-      await connection.close();
-    }
-  };
+  const connection = await connectAmqp(url);
+  const channel = await connection.createConfirmChannel();
   return {
     kind: "amqp",
     url,
     address: (queue) => ({ queue }),
-    make: (queue) =>
-      withChannel(async (channel) => {
-        await channel.assertQueue(queue, { durable: true });
-      }),
-    fill: (queue, count) =>
-      withChannel(async (channel) => {
-        for (let number = 0; number < count; number++) {
-          const { value } = messageOf(number);
-          channel.sendToQueue(queue, value, { persistent: true });
-          if (number % FILL_BATCH === FILL_BATCH - 1) await channel.waitForConfirms();
-        }
-        await channel.waitForConfirms();
-      }),
-    count: (queue) =>
-      withChannel(async (channel) => (await channel.checkQueue(queue)).messageCount),
-    read: (queue, count) =>
-      withChannel(async (channel) => {
-        const numbers: number[] = [];
-        await channel.prefetch(2000);
-        await channel.consume(queue, (message) => {
-          if (message === null) return;
-          numbers.push(numberOf(message.content));
-          if (numbers.length % 1000 === 0) channel.ack(message, true);
-        });
-        await waitFor("all is read back", () => numbers.length >= count, { timeoutMs: 60_000 });
-        channel.ackAll();
-        return numbers;
-      }),
+    make: async (queue) => {
+      await channel.assertQueue(queue, { durable: true });
+    },
+    fill: async (queue, count) => {
+      for (let number = 0; number < count; number++) {
+        const { value } = messageOf(number);
+        channel.sendToQueue(queue, value, { persistent: true });
+        if (number % FILL_BATCH === FILL_BATCH - 1) await channel.waitForConfirms();
+      }
+      await channel.waitForConfirms();
+    },
+    count: async (queue) => (await channel.checkQueue(queue)).messageCount,
+    read: async (queue, count) => {
+      const reader = await connection.createChannel();
+      const numbers: number[] = [];
+      await reader.prefetch(2000);
+      await reader.consume(queue, (message) => {
+        if (message === null) return;
+        numbers.push(numberOf(message.content));
+        if (numbers.length % 1000 === 0) reader.ack(message, true);
+      });
+      await waitFor("all is read back", () => numbers.length >= count, { timeoutMs: 60_000 });
+      reader.ackAll();
+      await reader.close();
+      await channel.deleteQueue(queue);
+      return numbers;
+    },
+    [Symbol.asyncDispose]: () => connection.close(),
   };
 }
 
+/** A place that is read only: a topic, and the session of its reader, which keeps what comes. */
+async function mqttEnd(): Promise<End> {
+  const { url } = await broker("mqtt");
+  const isReadOnly = (): never => {
+    throw new Error("nothing is sent to MQTT here");
+  };
+  return {
+    kind: "mqtt",
+    url,
+    address: (topic) => ({ topic }),
+    make: async (topic) => {
+      const reader = await connectMqtt(url, mqttSession(topic));
+      await reader.subscribeAsync(topic, { qos: 1 });
+      await reader.endAsync();
+    },
+    fill: async (topic, count) => {
+      const client = await connectMqtt(url, { protocolVersion: 5 });
+      for (let from = 0; from < count; from += FILL_BATCH) {
+        const length = Math.min(FILL_BATCH, count - from);
+        const sends = Array.from({ length }, (_, index) =>
+          client.publishAsync(topic, messageOf(from + index).value, { qos: 1 }),
+        );
+        await Promise.all(sends);
+      }
+      await client.endAsync();
+    },
+    count: isReadOnly,
+    read: isReadOnly,
+    [Symbol.asyncDispose]: () => Promise.resolve(),
+  };
+}
+
+/** The session of a topic's reader: the source `s` of the bridge `from` has the same. */
+export function mqttSession(topic: string) {
+  const mark = new Bun.CryptoHasher("sha256").update(topic).digest("hex").slice(0, 8);
+  return {
+    clientId: `isthmus-from-s-${mark}`,
+    clean: false,
+    protocolVersion: 5,
+    properties: { sessionExpiryInterval: SESSION_S, receiveMaximum: 2000 },
+  } as const;
+}
+
+const ENDS: Readonly<Record<EndKind, () => Promise<End>>> = {
+  kafka: kafkaEnd,
+  amqp: amqpEnd,
+  mqtt: mqttEnd,
+};
+
 /** An end of a kind, on the broker of the tests. */
 export function endOf(kind: EndKind): Promise<End> {
-  return kind === "kafka" ? kafkaEnd() : amqpEnd();
+  return ENDS[kind]();
 }

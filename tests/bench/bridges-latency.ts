@@ -15,7 +15,7 @@ const WARM_SHARE = 0.3;
 
 /** Measures the row. */
 export async function benchAddedLatency(): Promise<Row> {
-  const kafka = await endOf("kafka");
+  await using kafka = await endOf("kafka");
   const { first, second } = await inTurns(
     1,
     () => through(kafka, withGateway),

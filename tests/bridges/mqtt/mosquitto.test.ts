@@ -162,6 +162,16 @@ describe.skipIf(missingBroker("mqtt") !== null)("mqtt on Mosquitto", () => {
     expect(await take(back, 1)).toEqual(["missed"]);
   });
 
+  test("takes up a session that holds more than may be unsettled", async () => {
+    const place = topic();
+    const bridge = await open();
+    await (await sourceOf(bridge, { topic: place }))[Symbol.asyncDispose]();
+    const bodies = Array.from({ length: 50 }, (_, index) => `${index}`.padEnd(1000));
+    await Promise.all(bodies.map((body) => plain.publishAsync(place, body, { qos: 1 })));
+    const back = await sourceOf(bridge, { topic: place }, { unsettledBytesMax: 3000 });
+    expect(await take(back, bodies.length)).toEqual(bodies);
+  });
+
   test("begins with what is retained only when it starts at the earliest", async () => {
     const place = topic();
     await plain.publishAsync(place, "state", { qos: 1, retain: true });
