@@ -118,6 +118,15 @@ export interface VerifySecret {
   readonly untilMs: number | null;
 }
 
+/** A header that holds entries such as `t=1,v1=ab`: one signature or several, and the time. */
+export interface HmacListDocument {
+  readonly separator: string;
+  readonly assign: string;
+  readonly signature: string;
+  /** Null: the time stands in a header of its own, or nowhere. */
+  readonly timestamp: string | null;
+}
+
 /** How a signature of one's own is made: scheme `hmac`. */
 export interface HmacDocument {
   readonly header: string;
@@ -125,6 +134,8 @@ export interface HmacDocument {
   readonly encoding: "hex" | "base64" | "base64url";
   /** What stands before the signature in its header. */
   readonly prefix: string;
+  /** Null: the header holds one signature and nothing else. */
+  readonly list: HmacListDocument | null;
   /** What is signed: text with `{body}`, `{timestamp}`, `{id}`, `{method}`, `{path}`, `{url}`. */
   readonly base: string;
   readonly timestampHeader: string | null;

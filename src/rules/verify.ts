@@ -6,6 +6,7 @@ import { z } from "zod";
 import { hookSecretsMax } from "../limits.ts";
 import { CHALLENGE_KEYS, CHALLENGE_MEMBERS, challengeOf, echoOf } from "./challenge.ts";
 import {
+  type HmacListDocument,
   type HookDocument,
   type HookJwtDocument,
   type JsonObject,
@@ -30,6 +31,7 @@ const HMAC = [
   "algorithm",
   "encoding",
   "prefix",
+  "list",
   "base",
   "timestampHeader",
   "idHeader",
@@ -82,6 +84,8 @@ const secret = z.unknown().transform((value, context): VerifySecret => {
   return z.NEVER;
 });
 const secrets = z.array(secret).min(1).max(hookSecretsMax);
+const listMark = z.string().regex(/^[ -~]{1,10}$/, "expected one to ten ASCII characters");
+const listName = z.string().regex(/^[!-~]{1,100}$/, "expected the name of an entry");
 const verifyShape = z.object({
   secret: secret.optional(),
   secrets: secrets.optional(),
@@ -99,6 +103,14 @@ const verifyShape = z.object({
   algorithm: shapes.word(["sha1", "sha256", "sha384", "sha512"]).optional(),
   encoding: shapes.word(["hex", "base64", "base64url"]).optional(),
   prefix: z.string().max(100).optional(),
+  list: shapes
+    .strict({
+      separator: listMark.optional(),
+      assign: listMark.optional(),
+      signature: listName,
+      timestamp: listName.optional(),
+    })
+    .optional(),
   base: z.string().min(1).max(1000).optional(),
   timestampHeader: headerName.optional(),
   idHeader: headerName.optional(),
@@ -222,8 +234,10 @@ function hmacOf(data: Data, problems: Problems): VerifyDocument["hmac"] {
     problems.add("/verify/header", "is missing: expected the name of the signature's header");
     return null;
   }
-  checkBase(base, { timestamp: timestampHeader, id: idHeader }, problems);
-  if (data.tolerance !== undefined && timestampHeader === null) {
+  const list = listOf(data, problems);
+  const listed = list?.timestamp ?? null;
+  checkBase(base, { timestamp: timestampHeader ?? listed, id: idHeader }, problems);
+  if (data.tolerance !== undefined && timestampHeader === null && listed === null) {
     problems.add("/verify/tolerance", "needs timestampHeader");
   }
   return {
@@ -231,11 +245,31 @@ function hmacOf(data: Data, problems: Problems): VerifyDocument["hmac"] {
     algorithm: data.algorithm ?? "sha256",
     encoding: data.encoding ?? "hex",
     prefix: data.prefix ?? "",
+    list,
     base,
     timestampHeader: timestampHeader?.toLowerCase() ?? null,
     idHeader: idHeader?.toLowerCase() ?? null,
     keyEncoding: data.keyEncoding ?? "text",
   };
+}
+
+function listOf(
+  { list, prefix, timestampHeader }: Data,
+  problems: Problems,
+): HmacListDocument | null {
+  if (list === undefined) return null;
+  const { separator = ",", assign = "=", signature, timestamp = null } = list;
+  if (prefix !== undefined) problems.add("/verify/prefix", "stands beside list, which has names");
+  if (timestamp !== null && timestampHeader !== undefined) {
+    problems.add("/verify/timestampHeader", "stands beside list.timestamp: expected one of them");
+  }
+  if (signature === timestamp) problems.add("/verify/list/timestamp", "is the signature's name");
+  if (separator === assign) problems.add("/verify/list/assign", "is the separator");
+  for (const name of [signature, timestamp ?? ""]) {
+    if (!name.includes(separator) && !name.includes(assign)) continue;
+    problems.add("/verify/list", `the name ${JSON.stringify(name)} holds a separator`);
+  }
+  return { separator, assign, signature, timestamp };
 }
 
 /** What stands in braces must be known, the body must be signed, and so must time and id. */

@@ -138,6 +138,26 @@ function own(algorithm: string, encoding: Text): Sender {
   };
 }
 
+/** Time and signature in one header, as a list with marks of its own. */
+function listed(): Sender {
+  return {
+    ...TIMED,
+    name: "hmac-list",
+    verify: {
+      scheme: "hmac",
+      secret,
+      header: "X-List",
+      base: "{timestamp}:{body}",
+      list: { separator: ";", assign: ":", timestamp: "ts", signature: "h1" },
+    },
+    covered: ["x-list"],
+    sign: (body, { atS }) => {
+      const headers = { "x-list": `ts:${atS};h1:${mac([`${atS}:`, body], "hex")}` };
+      return { headers, query: "" };
+    },
+  };
+}
+
 /** `v0=` over `v0:TIME:BODY`, as Slack has it and Zoom after it. */
 function versioned(name: "slack" | "zoom", signature: string, time: string): Sender {
   return {
@@ -263,6 +283,7 @@ export const SENDERS: readonly Sender[] = [
   own("sha256", "base64"),
   own("sha384", "base64url"),
   own("sha512", "hex"),
+  listed(),
   token("gitlab", "x-gitlab-token", TEXT_KEY),
   token("bearer", "authorization", `Bearer ${TEXT_KEY}`),
   token("basic", "authorization", `Basic ${Buffer.from(`me:${TEXT_KEY}`).toString("base64")}`, {

@@ -141,6 +141,26 @@ test.each<[Members, Readonly<Record<string, string>>]>([
     { "/verify/base": "must hold {timestamp}: a time that is not signed proves nothing" },
   ],
   [
+    {
+      verify: {
+        ...hmac,
+        base: "{timestamp}{body}",
+        prefix: "v1=",
+        timestampHeader: "x-time",
+        list: { signature: "a=b", timestamp: "t" },
+      },
+    },
+    {
+      "/verify/prefix": "stands beside list, which has names",
+      "/verify/timestampHeader": "stands beside list.timestamp: expected one of them",
+      "/verify/list": 'the name "a=b" holds a separator',
+    },
+  ],
+  [
+    { verify: { ...hmac, list: { signature: "v1", timestamp: "t" } } },
+    { "/verify/base": "must hold {timestamp}: a time that is not signed proves nothing" },
+  ],
+  [
     { verify: { scheme: "none", challenge: "c", token: "t" } },
     { "/verify/challenge": "expected { parameter, token } beside a token" },
   ],

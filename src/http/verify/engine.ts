@@ -6,6 +6,7 @@
  */
 import { UnauthorizedError } from "../../errors.ts";
 import { hookHeaderCharsMax, hookSignaturesMax, jwtCharsMax } from "../../limits.ts";
+import { parseTimeMs } from "../../rules/units.ts";
 import { certificateNames } from "./certificate.ts";
 import { formParts } from "./form.ts";
 import { isSignedBy, type SignedParts, type VerifyKey } from "./keys.ts";
@@ -210,18 +211,21 @@ function urlsOf({ url, query }: SignedRequest): readonly string[] {
 
 function checkTime(timestamp: string | null, { toleranceMs }: Scheme, nowMs: number): void {
   if (toleranceMs === null) return;
-  if (timestamp === null || !/^\d{1,15}$/.test(timestamp)) {
-    throw refusal("the time is no whole number");
-  }
-  const value = Number(timestamp);
-  // Eleven digits of seconds are the year 5138: so many are milliseconds.
-  const sentMs = timestamp.length > 11 ? value : value * 1000;
+  const sentMs = timestamp === null ? null : timeMsOf(timestamp);
+  if (sentMs === null) throw refusal("the time is neither a whole number nor a date");
   if (Math.abs(nowMs - sentMs) <= toleranceMs) return;
   const how = sentMs < nowMs ? "old" : "far in the future";
   throw new UnauthorizedError(
     `the signature's time is too ${how}: it may differ by ${toleranceMs / 1000} s`,
     "timestamp-outside-tolerance",
   );
+}
+
+/** Seconds or milliseconds of Unix, or a date such as `2026-01-31T12:00:00Z`; null: none. */
+function timeMsOf(text: string): number | null {
+  if (!/^\d{1,15}$/.test(text)) return parseTimeMs(text, null);
+  // Eleven digits of seconds are the year 5138: so many are milliseconds.
+  return text.length > 11 ? Number(text) : Number(text) * 1000;
 }
 
 function refusal(detail: string): UnauthorizedError {

@@ -248,14 +248,15 @@ function mtlsScheme({ mtls }: VerifyDocument): Scheme {
 
 function hmacScheme({ hmac, toleranceMs }: VerifyDocument): Scheme {
   if (hmac === null) throw new RangeError("scheme hmac comes with its own settings");
-  const { timestampHeader, idHeader } = hmac;
+  const { timestampHeader, idHeader, list, prefix } = hmac;
+  const hasTime = timestampHeader !== null || (list !== null && list.timestamp !== null);
   return {
     ...PLAIN,
     headers: [{ signature: hmac.header, timestamp: timestampHeader, id: idHeader }],
-    form: { encoding: hmac.encoding, prefix: hmac.prefix, list: null },
-    algorithms: { "": `hmac-${hmac.algorithm}` },
+    form: { encoding: hmac.encoding, prefix, list },
+    algorithms: { [list?.signature ?? ""]: `hmac-${hmac.algorithm}` },
     base: hmac.base,
-    toleranceMs: timestampHeader === null ? null : (toleranceMs ?? TOLERANCE_MS),
+    toleranceMs: hasTime ? (toleranceMs ?? TOLERANCE_MS) : null,
     keyForm: hmac.keyEncoding,
     dedupe: idHeader === null ? null : { headers: [idHeader] },
   };

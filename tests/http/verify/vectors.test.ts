@@ -228,6 +228,48 @@ const VECTORS: readonly (readonly [string, Sent])[] = [
     },
   ],
   [
+    // Derived with Python's hmac over "1671552777:{…}": as Paddle writes it while keys are turned.
+    "hmac in a list with its time, derived",
+    {
+      verify: {
+        scheme: "hmac",
+        secret: "pdl_ntfset_secret",
+        header: "Paddle-Signature",
+        base: "{timestamp}:{body}",
+        list: { separator: ";", timestamp: "ts", signature: "h1" },
+      },
+      headers: {
+        "paddle-signature":
+          "ts=1671552777;h1=00;h1=bdd93b6940aa2eeae7a296d3fe2216f4449f3f84b374b353cef0038487b63279",
+      },
+      body: '{"event_id":"evt_1"}',
+      at: 1671552777,
+    },
+  ],
+  [
+    // Derived with Python's hmac over id, time and body with nothing between, as Twitch has it.
+    "hmac with a date as its time, derived",
+    {
+      verify: {
+        scheme: "hmac",
+        secret: "s3cRe7",
+        header: "Twitch-Eventsub-Message-Signature",
+        prefix: "sha256=",
+        base: "{id}{timestamp}{body}",
+        idHeader: "Twitch-Eventsub-Message-Id",
+        timestampHeader: "Twitch-Eventsub-Message-Timestamp",
+      },
+      headers: {
+        "twitch-eventsub-message-id": "e76c6bd4-55c9-4987-8304-da1588d8988b",
+        "twitch-eventsub-message-timestamp": "2019-11-16T10:11:12.634234626Z",
+        "twitch-eventsub-message-signature":
+          "sha256=1809fedbffcdb37a0c2f83f39fe3bab27c6d7197c02d04baa464d0e11fa34802",
+      },
+      body: '{"challenge":"pogchamp"}',
+      at: 1573899072,
+    },
+  ],
+  [
     "basic, by RFC 7617",
     {
       verify: { scheme: "basic", username: "Aladdin", password: "open sesame" },
@@ -265,6 +307,29 @@ test.each([
 ])("the MAC that stripe's library computes: %s", async (mac, body) => {
   const verify = { scheme: "hmac", secret: "test_secret", header: "x-mac" };
   expect(await outcomeOf({ verify, headers: { "x-mac": mac }, body })).toBe("key 1");
+});
+
+test("a time in a list or a date is too old and too new, and must be there once", async () => {
+  for (const [name, sent] of VECTORS.filter(([each]) => /list|date/.test(each))) {
+    const at = sent.at ?? 0;
+    for (const late of [-301, 302]) {
+      const outcome = await outcomeOf({ ...sent, at: at + late });
+      expect([name, outcome]).toEqual([name, "timestamp-outside-tolerance"]);
+    }
+  }
+  const [, listed] = VECTORS.find(([name]) => name.includes("list")) ?? [];
+  if (listed === undefined) throw new Error("the vector is gone");
+  const header = listed.headers["paddle-signature"] ?? "";
+  for (const changed of [
+    header.replace("ts=1671552777;", ""),
+    `${header};ts=1671552777`,
+    header.replaceAll("h1=", "h2="),
+    header.replaceAll(";", ","),
+    header.replace("ts=1671552777", "ts=2022-12-20T16:12:57Z"),
+  ]) {
+    const headers = { "paddle-signature": changed };
+    expect(await outcomeOf({ ...listed, headers })).toBe("signature-invalid");
+  }
 });
 
 test("three products use a whsec_ secret in two ways, and neither passes for the other", async () => {
