@@ -20,6 +20,7 @@ interface Flags extends ConnectionFlags {
   readonly file: string;
   readonly scheme?: string;
   readonly secret?: string;
+  readonly privateKey?: string;
   readonly type: string;
   readonly id?: string;
 }
@@ -30,13 +31,16 @@ export function registerSend(program: Command): void {
     .summary("sign a test webhook and send it to a hook")
     .description(
       "Sign a file as the provider would and post it to a hook. The secret is --secret, else the " +
-        "environment variable that the hook names as ${env:NAME}. Schemes that sign with a " +
-        "provider's private key (discord, sendgrid) can't be sent.",
+        "environment variable that the hook names as ${env:NAME}. Where a provider signs with a " +
+        "private key (discord, sendgrid, v1a, tokens of jwt), --private-key stands in for it: give " +
+        "the hook its public half for the test. For mtls the secret is what the certificate is " +
+        "known by, and the gateway must trust this machine as a proxy.",
     )
     .argument("<hook>", "the hook")
     .requiredOption("-f, --file <file>", "the body; - reads standard input")
     .option("--scheme <scheme>", "the scheme (default: the hook's)")
     .option("--secret <secret>", "the secret to sign with")
+    .option("--private-key <file>", "a private key as PEM to sign with")
     .option("--type <media-type>", "the content type", "application/json")
     .option("--id <id>", "the message's id, where the scheme has one in a header (default: random)")
     .addHelpText(
@@ -44,6 +48,7 @@ export function registerSend(program: Command): void {
       `
 Examples:
   isthmus send stripe -f event.json --secret whsec_test
+  isthmus send chat -f event.json --private-key discord-test.pem
   isthmus send calls --scheme twilio -f call.txt --type application/x-www-form-urlencoded`,
     );
   withConnection(command).action(send);
@@ -58,7 +63,7 @@ async function send(hook: string, flags: Flags): Promise<void> {
   const headers: Record<string, string> = { "content-type": flags.type };
   let query = "";
   if (verify !== null) {
-    const signed = signWebhook(verify, secretOf(verify, flags), {
+    const signed = signWebhook(verify, await keyOf(verify, flags), {
       method: "POST",
       url: url ?? `${client.connection.url}${path}`,
       body,
@@ -115,7 +120,7 @@ async function lookUp(client: Client, hook: string, flags: Flags): Promise<Known
   };
   const own = (document?.["verify"] ?? { scheme: "none" }) as JsonObject;
   const isOwn = flags.scheme === undefined || flags.scheme === own["scheme"];
-  const verify = verifyOf(isOwn ? own : { scheme: flags.scheme ?? "none", secret: "-" });
+  const verify = verifyOf(isOwn ? own : bareVerify(flags.scheme ?? "none"));
   const url = verify?.url ?? status?.url;
   const error = status?.error;
   return {
@@ -123,6 +128,13 @@ async function lookUp(client: Client, hook: string, flags: Flags): Promise<Known
     url: typeof url === "string" && URL.canParse(url) ? url : null,
     trouble: typeof error === "string" ? error : null,
   };
+}
+
+/** A scheme without settings of its own: what has some is sent to a hook that has them. */
+function bareVerify(scheme: string): JsonObject {
+  if (scheme === "none") return { scheme };
+  const isPublic = scheme === "discord" || scheme === "sendgrid";
+  return { scheme, [isPublic ? "publicKey" : "secret"]: "-" };
 }
 
 function verifyOf(verify: Json): VerifyDocument | null {
@@ -136,15 +148,26 @@ function verifyOf(verify: Json): VerifyDocument | null {
   }
 }
 
-function secretOf({ secrets }: VerifyDocument, flags: Flags): string {
-  if (flags.secret !== undefined) return flags.secret;
-  for (const { text } of secrets) {
+/** The text of a secret, or of a private key. */
+async function keyOf(verify: VerifyDocument, flags: Flags): Promise<string> {
+  const { secret, privateKey } = flags;
+  if (privateKey !== undefined && secret !== undefined) {
+    throw new UsageError("--secret and --private-key: give one of them");
+  }
+  if (privateKey !== undefined) return Buffer.from(await bodyOf(privateKey)).toString("utf8");
+  if (secret !== undefined) return secret;
+  for (const text of textsOf(verify)) {
     const [reference] = referencesIn(text);
     if (reference?.from !== "env" || withoutReferences(text) !== "") continue;
     const value = process.env[reference.name];
     if (value !== undefined && value !== "") return value;
   }
   throw new UsageError("no secret to sign with: give --secret");
+}
+
+function textsOf({ secrets, jwt }: VerifyDocument): readonly string[] {
+  if (jwt === null) return secrets.map(({ text }) => text);
+  return jwt.jwt.keys.from === "secrets" ? jwt.jwt.keys.texts : [];
 }
 
 async function bodyOf(path: string): Promise<Uint8Array> {

@@ -229,27 +229,25 @@ function passwordOf({ password }: Data): VerifySecret | undefined {
 }
 
 function hmacOf(data: Data, problems: Problems): VerifyDocument["hmac"] {
-  const { header, base = "{body}", timestampHeader = null, idHeader = null } = data;
+  const { header, timestampHeader, idHeader } = data;
+  const { algorithm = "sha256", encoding = "hex", keyEncoding = "text" } = data;
+  const { prefix = "", base = "{body}" } = data;
   if (header === undefined) {
     problems.add("/verify/header", "is missing: expected the name of the signature's header");
     return null;
   }
   const list = listOf(data, problems);
-  const listed = list?.timestamp ?? null;
-  checkBase(base, { timestamp: timestampHeader ?? listed, id: idHeader }, problems);
-  if (data.tolerance !== undefined && timestampHeader === null && listed === null) {
-    problems.add("/verify/tolerance", "needs timestampHeader");
-  }
+  checkSigned(data, list, problems);
   return {
     header: header.toLowerCase(),
-    algorithm: data.algorithm ?? "sha256",
-    encoding: data.encoding ?? "hex",
-    prefix: data.prefix ?? "",
+    algorithm,
+    encoding,
+    prefix,
     list,
     base,
     timestampHeader: timestampHeader?.toLowerCase() ?? null,
     idHeader: idHeader?.toLowerCase() ?? null,
-    keyEncoding: data.keyEncoding ?? "text",
+    keyEncoding,
   };
 }
 
@@ -270,6 +268,15 @@ function listOf(
     problems.add("/verify/list", `the name ${JSON.stringify(name)} holds a separator`);
   }
   return { separator, assign, signature, timestamp };
+}
+
+function checkSigned(data: Data, list: HmacListDocument | null, problems: Problems): void {
+  const { timestampHeader, idHeader = null, base = "{body}", tolerance } = data;
+  const timestamp = timestampHeader ?? list?.timestamp ?? null;
+  checkBase(base, { timestamp, id: idHeader }, problems);
+  if (tolerance !== undefined && timestamp === null) {
+    problems.add("/verify/tolerance", "needs timestampHeader");
+  }
 }
 
 /** What stands in braces must be known, the body must be signed, and so must time and id. */

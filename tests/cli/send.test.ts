@@ -1,5 +1,6 @@
 /** `isthmus send` and `hook verify` against a real gateway. */
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { generateKeyPairSync, type KeyObject } from "node:crypto";
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { freePort, type TemporaryFolder, temporaryFolder, waitFor } from "../temporary.ts";
@@ -9,13 +10,29 @@ let folder: TemporaryFolder;
 let gateway: Running;
 let env: Record<string, string>;
 
+/** A provider's key pairs, as far as a test has them. */
+const ED25519 = generateKeyPairSync("ed25519");
+const P256 = generateKeyPairSync("ec", { namedCurve: "P-256" });
+const RAW = ED25519.publicKey.export({ type: "spki", format: "der" }).subarray(-32);
+const SPKI = P256.publicKey.export({ type: "spki", format: "der" }).toString("base64");
+const RSA = generateKeyPairSync("rsa", { modulusLength: 2048 });
+const RSA_PEM = RSA.publicKey.export({ type: "spki", format: "pem" }).toString();
+const JWT_SECRET = "0123456789abcdef0123456789abcdef";
+const SUBJECT = 'CN="a, b",O=c';
+
 const hooks = `hooks:
   stripe: { stream: payments, verify: { scheme: stripe, secret: "\${env:STRIPE_SECRET}" } }
   calls: { stream: calls, verify: { scheme: twilio, secret: token-1, url: "https://a.example/t" } }
   own:
     stream: own
     verify: { scheme: hmac, secret: k, header: X-Sign, base: "{timestamp}:{body}", timestampHeader: X-Time }
-  discord: { stream: chat, verify: { scheme: discord, publicKey: "${"ab".repeat(32)}" } }
+  discord: { stream: chat, verify: { scheme: discord, publicKey: "${RAW.toString("hex")}" } }
+  mail: { stream: mail, verify: { scheme: sendgrid, publicKey: "${SPKI}" } }
+  v1a: { stream: v1a, verify: { scheme: standard-webhooks, secret: "whpk_${RAW.toString("base64")}" } }
+  shared: { stream: shared, verify: { scheme: jwt, secret: "\${env:JWT_SECRET}", audience: a, issuer: [i, j], subject: iss } }
+  rsa: { stream: rsa, verify: { scheme: jwt, publicKey: ${JSON.stringify(RSA_PEM)}, algorithms: [RS256] } }
+  xfcc: { stream: tls, verify: { scheme: mtls, subject: ${JSON.stringify(SUBJECT)} } }
+  nginx: { stream: tls, verify: { scheme: mtls, header: x-fp, verifiedHeader: x-ok, fingerprint: ${"ab".repeat(20)} } }
   missing: { stream: s, verify: { scheme: github, secret: "\${env:NOT_SET}" } }
   open: { stream: s }
 `;
@@ -26,7 +43,7 @@ beforeAll(async () => {
   env = { ISTHMUS_PORT: port };
   gateway = start(["serve", "--port", port], {
     folder: folder.path,
-    env: { STRIPE_SECRET: "whsec_test" },
+    env: { STRIPE_SECRET: "whsec_test", JWT_SECRET, ISTHMUS_TRUST_PROXIES: "127.0.0.1" },
   });
   await waitFor("the gateway answers", async () => {
     const answer = await fetch(`http://127.0.0.1:${port}/health/ready`).catch(() => null);
@@ -128,9 +145,55 @@ test("a secret in a file that is replaced counts without a restart, and the one 
   expect((await send("filed", "--secret", "first")).stderr).toContain("signature-invalid");
 }, 30_000);
 
+async function keyFile(name: string, key: KeyObject): Promise<string> {
+  const path = join(folder.path, name);
+  await writeFile(path, key.export({ type: "pkcs8", format: "pem" }));
+  return path;
+}
+
+test("a private key of one's own stands in for the provider's", async () => {
+  const ed25519 = await keyFile("ed25519.pem", ED25519.privateKey);
+  const p256 = await keyFile("p256.pem", P256.privateKey);
+  const rsa = await keyFile("rsa.pem", RSA.privateKey);
+  const sent = async (hook: string, key: string): Promise<string> => {
+    const { stdout, stderr } = await send(hook, "--private-key", key);
+    return stdout.slice(0, 3) || stderr;
+  };
+  expect(await sent("discord", ed25519)).toBe("204");
+  expect(await sent("mail", p256)).toBe("202");
+  expect(await sent("v1a", ed25519)).toBe("202");
+  expect(await sent("rsa", rsa)).toBe("202");
+  const other = await keyFile("other.pem", generateKeyPairSync("ed25519").privateKey);
+  expect(await sent("discord", other)).toContain("signature-invalid");
+  expect(await sent("discord", p256)).toContain("not signed with a private key of this kind");
+  expect(await sent("stripe", ed25519)).toContain("not signed with a private key of this kind");
+  expect(await sent("rsa", p256)).toContain("a key of type ec signs nothing that the hook takes");
+  const whsk = `whsk_${ED25519.privateKey.export({ type: "pkcs8", format: "der" }).subarray(-32).toString("base64")}`;
+  expect((await send("v1a", "--secret", whsk, "--id", "msg_2")).stdout).toContain(
+    '"duplicate":false',
+  );
+}, 30_000);
+
+test("makes the tokens of a shared secret, and tells of certificates as a proxy does", async () => {
+  const token = await send("shared", "--secret", JWT_SECRET);
+  expect([token.exitCode, token.stderr]).toEqual([0, ""]);
+  const wrong = await send("shared", "--secret", JWT_SECRET.toUpperCase());
+  expect(wrong.stderr).toContain("signature-invalid");
+  expect((await send("xfcc", "--secret", SUBJECT)).stderr).toBe("");
+  expect((await send("nginx", "--secret", "AB:".repeat(20).slice(0, -1))).stderr).toBe("");
+  expect((await send("nginx", "--secret", "cd".repeat(20))).stderr).toContain("signature-invalid");
+});
+
 test("says what can't be signed", async () => {
   const discord = await send("discord", "--secret", "x");
-  expect(discord.stderr).toContain("signed with a private key that only its provider has");
+  expect([discord.exitCode, discord.stderr]).toEqual([
+    2,
+    "isthmus: the scheme is signed with a private key: give --private-key\n",
+  ]);
+  const both = await send("discord", "--secret", "x", "--private-key", "y");
+  expect(both.exitCode).toBe(2);
+  const away = await send("discord", "--private-key", "not-there.pem");
+  expect(away.stderr).toContain("can't be read (ENOENT)");
   const unknown = await send("open", "--scheme", "strip", "--secret", "x");
   expect([unknown.exitCode, unknown.stderr]).toEqual([
     2,
