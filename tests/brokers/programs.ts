@@ -10,6 +10,7 @@ import { runToEnd } from "./process.ts";
 
 /** A program to be found by `findProgram`. */
 export type ProgramName =
+  | "chromium"
   | "epmd"
   | "initdb"
   | "java"
@@ -32,6 +33,7 @@ interface Program {
 }
 
 const programs: Readonly<Record<ProgramName, Program>> = {
+  chromium: { packages: ["chromium"], folders: ["/Applications/Chromium.app/Contents/MacOS"] },
   epmd: { packages: ["erlang-base"] },
   initdb: {
     packages: ["postgresql"],

@@ -2,12 +2,12 @@
  * A headless Chromium for tests, driven over its debugging socket: one page of a browser of its
  * own. Tests that need it are skipped where there is none.
  */
+import { locateProgram } from "../brokers/programs.ts";
 import { freePort, temporaryFolder, waitFor } from "../temporary.ts";
 
 /** The browser's program. */
-export const chromium = ["chromium", "chromium-browser", "google-chrome"]
-  .map((name) => Bun.which(name))
-  .find((path) => path !== null);
+export const chromium =
+  locateProgram("chromium") ?? Bun.which("chromium-browser") ?? Bun.which("google-chrome");
 
 /** A page of a browser of its own. */
 export class Page implements AsyncDisposable {
@@ -38,6 +38,10 @@ export class Page implements AsyncDisposable {
         "--disable-gpu",
         "--disable-dev-shm-usage",
         "--no-first-run",
+        // It would look for updates, and for its maker's hosts, otherwise.
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
         `--user-data-dir=${folder.path}`,
         `--remote-debugging-port=${port}`,
         "about:blank",

@@ -9,7 +9,7 @@ import { freePort, waitFor } from "../temporary.ts";
 import { chromium, Page } from "./chromium.ts";
 import { proxyTo } from "./support.ts";
 
-test.skipIf(chromium === undefined)(
+test.skipIf(chromium === null)(
   "orders sent and received while the network goes away and comes back are shown once",
   async () => {
     const port = await freePort();

@@ -88,7 +88,7 @@ const program = (token: string) => `
   read();
 `;
 
-test.skipIf(chromium === undefined)(
+test.skipIf(chromium === null)(
   "EventSource in Chromium reads on with tickets after a kill, each message once",
   async () => {
     await using gateway = await TestGateway.start();

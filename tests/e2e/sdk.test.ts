@@ -112,7 +112,7 @@ test("it needs no more of a runtime than React Native has, over a cut", async ()
   expect(lines).toEqual(["first", "last"]);
 });
 
-test.skipIf(chromium === undefined)(
+test.skipIf(chromium === null)(
   "in Chromium, a network that is back and a page that is seen again end the wait at once",
   async () => {
     await using server = await testServer();

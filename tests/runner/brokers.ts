@@ -17,7 +17,7 @@ import type { Print } from "./files.ts";
 import { addResults, type Result, singleResult } from "./report.ts";
 
 /** Other programs that tests run: clients that are not ours, and a look at system calls. */
-const tools: readonly ProgramName[] = ["kcat", "mosquitto_pub", "strace"];
+const tools: readonly ProgramName[] = ["chromium", "kcat", "mosquitto_pub", "strace"];
 
 /** Brokers that are up, and what the test files have to know of them. */
 export interface SharedBrokers {
