@@ -7,6 +7,7 @@
 import { sql } from "drizzle-orm";
 import {
   bigint,
+  boolean,
   check,
   foreignKey,
   index,
@@ -159,4 +160,26 @@ export const tokens = isthmus.table(
     ),
     check("tokens_revoked", sql`(revoked is null) = (revoked_by is null)`),
   ],
+);
+
+/** The gateways that share this database, each of which writes its own row again and again. */
+export const nodes = isthmus.table(
+  "nodes",
+  {
+    /** Of one process: a restart is another node. */
+    id: uuid("id").primaryKey(),
+    name: text("name").notNull(),
+    url: text("url"),
+    programVersion: text("program_version").notNull(),
+    started: instant("started").notNull(),
+    /** By the database's clock. */
+    seen: instant("seen").notNull(),
+    ready: boolean("ready").notNull(),
+    definitionsVersion: bigint("definitions_version", { mode: "number" }).notNull(),
+    /** The session that holds its locks, as `pg_locks` tells it. */
+    backend: integer("backend").notNull(),
+    /** The sources that it alone runs, by name. */
+    sources: json("sources").notNull(),
+  },
+  (table) => [index("nodes_seen").on(table.seen)],
 );

@@ -19,19 +19,18 @@ import type { States } from "./log/log.ts";
 import { type FullCounts, Retention } from "./log/retention.ts";
 import type { Stream, Streams } from "./log/stream.ts";
 import { BridgeConnection } from "./routing/connection.ts";
-import { deadLetterStream } from "./routing/deadletter.ts";
 import { JourneyLog } from "./routing/journey-log.ts";
 import { Hops } from "./routing/hops.ts";
 import { Operations } from "./routing/operations.ts";
 import { type Plan, type PlannedSource, planOf } from "./routing/plan.ts";
 import type { RouteEvents } from "./routing/route-parts.ts";
 import { Routes } from "./routing/routes.ts";
-import { sourcePrepare } from "./routing/source-prepare.ts";
-import { SourceRunner } from "./routing/source-runner.ts";
+import type { SourceRunner } from "./routing/source-runner.ts";
+import { makeSource } from "./routing/source-start.ts";
 import {
   type BridgeStatus,
-  ledgerWarnings,
   type Readiness,
+  readinessOf,
   type RouteStatus,
   type SourceStatus,
   stoppedSource,
@@ -45,6 +44,7 @@ import type {
   RuleDocument,
 } from "./rules/document.ts";
 import type { StoredRevision } from "./rules/store/state.ts";
+import type { Nodes } from "./rules/store/nodes.ts";
 import type { Changed, Store } from "./rules/store/store.ts";
 import { compileHooks, type RunningHook } from "./running-hooks.ts";
 
@@ -62,6 +62,8 @@ export interface GatewayParts {
   readonly log: FileLog;
   readonly streams: Streams;
   readonly store: Store;
+  /** The gateways on the same database; null: this one is alone. */
+  readonly nodes: Nodes | null;
   readonly modules: ReadonlyMap<string, BridgeModule>;
   readonly clock: Clock;
   readonly random: () => number;
@@ -225,6 +227,11 @@ export class Gateway {
     return [...this.#sources.keys()].toSorted();
   }
 
+  /** The gateways on the same database; null: this one is alone. */
+  get nodes(): Nodes | null {
+    return this.#parts.nodes;
+  }
+
   /** What was refused or lost of streams that were full. */
   fullCounts(): readonly FullCounts[] {
     return this.#retention.counts();
@@ -236,16 +243,15 @@ export class Gateway {
 
   /** Whether traffic may come, with every reason why not. A bridge that is down is none. */
   readiness(): Readiness {
-    const reasons: { code: string; detail: string }[] = [];
-    if (this.#stop.signal.aborted) reasons.push({ code: "stopping", detail: "it is stopping" });
-    if (this.#applied === null) reasons.push({ code: "starting", detail: "it is starting" });
-    if (this.#fault !== null) reasons.push({ code: "definitions", detail: this.#fault });
-    for (const each of this.#parts.log.corruptions()) {
-      reasons.push({ code: "corrupt", detail: damageText(each) });
-    }
-    const health = this.#parts.store.health();
-    if (!health.ok) reasons.push({ code: "database-unavailable", detail: health.reason });
-    return { ready: reasons.length === 0, reasons, warnings: ledgerWarnings(this.routes()) };
+    const { log, store } = this.#parts;
+    return readinessOf({
+      isStopping: this.#stop.signal.aborted,
+      isStarting: this.#applied === null,
+      fault: this.#fault,
+      damages: log.corruptions().map(damageText),
+      database: store.health().reason,
+      routes: this.routes(),
+    });
   }
 
   #serialize<T>(work: () => Promise<T>): Promise<T> {
@@ -375,26 +381,11 @@ export class Gateway {
   }
 
   #startSource(planned: PlannedSource): void {
-    const { clock, random, events, modules } = this.#parts;
-    const { name, document } = planned;
-    const connection = this.#bridges.get(document.from.bridge)?.connection;
-    if (connection === undefined) throw new RangeError(`no bridge ${document.from.bridge}`);
-    const failed = (): void => events.onExpressionFailed("source", name);
-    const bound = modules.get(document.from.kind)?.events;
-    const stream = this.streams.stream(document.stream);
-    const runner = new SourceRunner(document, connection, {
-      name,
-      identity: `${name} ${JSON.stringify(document.from)}`,
-      states: this.states,
-      stream,
-      dead: this.streams.stream(deadLetterStream(name)),
-      prepare: sourcePrepare(document, { name, events: bound, failed }),
-      onTaken: (messages) => events.onTaken(name, messages),
-      warn: events.warn,
-      clock,
-      random,
-    });
-    this.#sources.set(name, { planned, stream, runner });
-    runner.start();
+    const { bridge } = planned.document.from;
+    const connection = this.#bridges.get(bridge)?.connection;
+    if (connection === undefined) throw new RangeError(`no bridge ${bridge}`);
+    const made = makeSource(planned, connection, { ...this.#parts, states: this.states });
+    this.#sources.set(planned.name, { planned, ...made });
+    made.runner.start();
   }
 }

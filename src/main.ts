@@ -2,6 +2,7 @@
  * The composition root: lock → log → store → gateway → http, stopped in reverse order. The only
  * file of `src` that knows the bridges.
  */
+import { hostname } from "node:os";
 import { join } from "node:path";
 import { bridgeModules } from "../bridges/registry.ts";
 import manifest from "../package.json" with { type: "json" };
@@ -14,12 +15,14 @@ import { type HttpServer, startHttp } from "./http/app.ts";
 import { realDisk } from "./log/disk.ts";
 import { type FileLog, openFileLog } from "./log/files.ts";
 import { lockFolder } from "./log/lock.ts";
+import type { States } from "./log/log.ts";
 import { refuseHalfRestored } from "./log/restore.ts";
 import { Streams } from "./log/stream.ts";
 import { refuseCycles } from "./rules/cycles.ts";
 import { operationMetrics } from "./routing/operation-metrics.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
+import { Nodes } from "./rules/store/nodes.ts";
 import { openStore, type Store } from "./rules/store/store.ts";
 import { parseFile } from "./rules/yaml.ts";
 import type { BridgeStatuses } from "./routing/bridge-metrics.ts";
@@ -61,10 +64,13 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
     const streams = new Streams(log);
     const changes: { gateway: Gateway | null } = { gateway: null };
     const store = stack.use(await openDefinitions(config, { ...events, streams, changes }));
+    const nodes = openNodes(config, { states: log.states, changes, warn: events.warn });
+    if (nodes !== null) stack.use(nodes);
     const gateway = new Gateway({
       log,
       streams,
       store,
+      nodes,
       modules: bridgeModules,
       clock: systemClock,
       random: Math.random,
@@ -200,6 +206,36 @@ function openDefinitions(
     warn,
     env: (name) => config.environment[name],
     clock: systemClock,
+  });
+}
+
+/** This gateway among those on its database; null: the database is its own. */
+function openNodes(
+  config: Config,
+  parts: {
+    readonly states: States;
+    readonly changes: { readonly gateway: Gateway | null };
+    readonly warn: (line: string) => void;
+  },
+): Nodes | null {
+  if (config.databaseUrl === null) return null;
+  const { states, changes, warn } = parts;
+  return new Nodes({
+    url: config.databaseUrl,
+    self: {
+      id: crypto.randomUUID(),
+      name: `${hostname()}:${config.port}`,
+      url: config.publicUrl,
+      version: manifest.version,
+      startedAtMs: systemClock.nowMs(),
+    },
+    state: () => ({
+      ready: changes.gateway?.readiness().ready ?? false,
+      definitionsVersion: changes.gateway?.definitions().version ?? 0,
+    }),
+    states,
+    clock: systemClock,
+    warn,
   });
 }
 

@@ -98,6 +98,7 @@ async function live(surroundings: Surroundings = {}): Promise<Life> {
     log,
     streams,
     store,
+    nodes: null,
     modules,
     clock,
     random: Math.random,

@@ -5,7 +5,7 @@
 import type { Command } from "commander";
 import { connect } from "./client.ts";
 import { type ConnectionFlags, withConnection } from "./connection.ts";
-import { UsageError } from "./failure.ts";
+import { CliError, UsageError } from "./failure.ts";
 import { apiPath, kindOf, LISTED_TEXT, type Listed } from "./kind.ts";
 import { timeText } from "./message.ts";
 import { type Column, Output } from "./output.ts";
@@ -25,6 +25,9 @@ export interface DefinitionJson {
 
 type Members = Readonly<Record<string, unknown>>;
 
+/** A gateway tells of itself every few seconds. */
+const SILENT_MS = 20_000;
+
 interface Flags extends ConnectionFlags {
   readonly revision?: number;
 }
@@ -38,7 +41,7 @@ interface Listing {
 export function registerGet(program: Command): void {
   const command = program
     .command("get")
-    .summary("list definitions, routes or tokens, or show one")
+    .summary("list definitions, routes, tokens or nodes, or show one")
     .description(`List what there is of a kind, or show one by its name.\nKinds: ${LISTED_TEXT}.`)
     .argument("<kind>", "a kind, in the singular or plural")
     .argument("[name]", "one of them")
@@ -50,7 +53,8 @@ Examples:
   isthmus get rules
   isthmus get rule big-orders
   isthmus get rule big-orders --revision 3
-  isthmus get routes --json`,
+  isthmus get routes big-orders
+  isthmus get nodes --json`,
     );
   withConnection(command).action(async (word: string, name: string | undefined, flags: Flags) => {
     const kind = kindOf(word);
@@ -73,15 +77,28 @@ export async function printList(kind: Listed, flags: ConnectionFlags): Promise<v
 }
 
 async function printOne(kind: Listed, name: string, flags: Flags): Promise<void> {
-  if (kind === "routes" || kind === "tokens") {
+  if (kind === "tokens" || kind === "nodes") {
     throw new UsageError(`${kind} are listed all together: isthmus get ${kind}`);
   }
+  if (kind === "routes") return await printRoutes(name, flags);
   const output = new Output(flags);
   const client = await connect(flags);
   const past = flags.revision === undefined ? "" : `/revisions/${flags.revision}`;
   const { json } = await client.call({ path: `${apiPath(kind, name)}${past}` });
   if (output.json) await output.value(json);
   else await output.text(await yamlText(json));
+}
+
+/** Prints the routes of one rule. */
+async function printRoutes(rule: string, flags: Flags): Promise<void> {
+  if (flags.revision !== undefined) throw new UsageError("routes have no revisions of their own");
+  const output = new Output(flags);
+  const client = await connect(flags);
+  const items = await client.list(apiPath("routes"));
+  const own = items.filter((item) => membersOf(item)["rule"] === rule);
+  if (own.length === 0) throw new CliError(`there is no rule ${rule} that runs`);
+  if (output.json) return await output.value(own);
+  await output.table(routes.columns, own.map(routes.cells));
 }
 
 /** Reads a definition of the API's; what is missing stands as nothing. */
@@ -200,6 +217,31 @@ const listings: Readonly<Record<Listed, Listing>> = {
   access: definitions([{ title: "GRANTS" }], ({ document }) => [rightsText(document)]),
   routes,
   tokens,
+  nodes: {
+    columns: [
+      { title: "NAME" },
+      { title: "STATE" },
+      { title: "VERSION" },
+      { title: "DEFINITIONS", right: true },
+      { title: "STARTED" },
+      { title: "SEEN" },
+      { title: "RUNS ALONE" },
+    ],
+    cells: (item) => {
+      const node = membersOf(item);
+      const { isSelf, ready, seenAtMs, sources } = node;
+      const isSilent = typeof seenAtMs === "number" && Date.now() - seenAtMs > SILENT_MS;
+      return [
+        `${text(node["name"])}${isSelf === true ? " (this one)" : ""}`,
+        isSilent ? "silent" : ready === true ? "ready" : "not ready",
+        text(node["version"]),
+        text(node["definitionsVersion"]),
+        timeText(node["startedAtMs"]),
+        timeText(seenAtMs),
+        Array.isArray(sources) ? sources.map(text).join(", ") : "",
+      ];
+    },
+  },
 };
 
 function rightsText(token: Members): string {

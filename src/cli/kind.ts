@@ -7,7 +7,7 @@ import { didYouMean } from "../rules/suggest.ts";
 import { UsageError } from "./failure.ts";
 
 /** Everything that `get` lists: definitions, what runs, and tokens. */
-const LISTED = [...KINDS, "routes", "tokens"] as const;
+const LISTED = [...KINDS, "routes", "tokens", "nodes"] as const;
 export type Listed = (typeof LISTED)[number];
 
 /** The kinds for a help text. */

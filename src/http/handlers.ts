@@ -147,7 +147,7 @@ export const HANDLERS: Readonly<Record<string, Handler>> = {
   "GET /api/routes": ({ context }) => whole(context.gateway.routes()),
   "GET /api/dead-letters": ({ context }) => whole(deadLetterViews(context)),
   "GET /api/clients": ({ hub }) => whole(hub.list()),
-  "GET /api/nodes": ({ context }) => whole([nodeView(context)]),
+  "GET /api/nodes": ({ context }) => whole(nodeViews(context)),
   "GET /health/live": () => liveResponse(),
   "GET /health/ready": ({ context }) => readyResponse(context),
   "GET /metrics": async ({ context }) => {
@@ -219,14 +219,23 @@ function whole(items: readonly unknown[]): Response {
   return jsonResponse({ items, next: null });
 }
 
-function nodeView({ version, startedAtMs, config, gateway }: HttpContext): object {
-  const { ready } = gateway.readiness();
-  return {
-    name: `${config.host}:${config.port}`,
+/** This gateway, then the others on the same definitions as they were last heard of. */
+function nodeViews({ version, startedAtMs, config, gateway, clock }: HttpContext): object[] {
+  const { nodes } = gateway;
+  const self = {
+    name: nodes?.self.name ?? `${config.host}:${config.port}`,
+    isSelf: true,
     version,
     startedAtMs,
+    seenAtMs: clock.nowMs(),
     url: config.publicUrl,
-    ready,
+    ready: gateway.readiness().ready,
     definitionsVersion: gateway.definitions().version,
+    sources: nodes?.held() ?? [],
   };
+  const others = (nodes?.others() ?? []).map(({ id: _id, backend: _backend, ...node }) => {
+    const { silentMs, ...rest } = node;
+    return { ...rest, isSelf: false, seenAtMs: clock.nowMs() - silentMs };
+  });
+  return [self, ...others];
 }

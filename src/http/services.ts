@@ -14,6 +14,7 @@ import type { Change, ChangeContext, Definitions, HookDocument, Kind } from "../
 import type { Expression } from "../rules/expression.ts";
 import type { Rate } from "../rules/units.ts";
 import type { Principal } from "../rules/store/roles.ts";
+import type { Nodes } from "../rules/store/nodes.ts";
 import type { StoredRevision } from "../rules/store/state.ts";
 import type { Tokens } from "../rules/store/tokens.ts";
 import type { Telemetry } from "../telemetry.ts";
@@ -62,6 +63,8 @@ export interface GatewayFace {
   sourceStatus(name: string): SourceStatus;
   sourceNames(): readonly string[];
   routes(): readonly RouteStatus[];
+  /** The gateways on the same database; null: this one is alone. */
+  readonly nodes: Pick<Nodes, "self" | "others" | "held"> | null;
   readiness(): Readiness;
 }
 

@@ -12,17 +12,31 @@ import {
   unsettledBytesMax,
 } from "../limits.ts";
 import type { SourceDocument } from "../rules/document.ts";
+import type { Nodes } from "../rules/store/nodes.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type Intake, ingest } from "./ingest.ts";
 import { sourceMemory } from "./source-memory.ts";
 import type { SourceStatus } from "./status.ts";
 import { within } from "./within.ts";
 
+/** What a source is made from. */
+export interface SourceParts {
+  readonly document: SourceDocument;
+  readonly connection: BridgeConnection;
+  /** Null: the source is shared, or there is one gateway. */
+  readonly turns: Turns | null;
+}
+
+/** By which one gateway alone runs a source. */
+export type Turns = Pick<Nodes, "take" | "holder">;
+
 /** A source as it runs. Start it once, stop it once. */
 export class SourceRunner {
   readonly #document: SourceDocument;
   readonly #connection: BridgeConnection;
   readonly #intake: Intake;
+  /** Null: whoever has the source may run it. */
+  readonly #turns: Turns | null;
   readonly #stop = new AbortController();
   #loop: Promise<void> = Promise.resolve();
   #state: SourceStatus["state"] = "waiting";
@@ -31,9 +45,10 @@ export class SourceRunner {
   #gaps = 0;
   #lastGap: string | null = null;
 
-  constructor(document: SourceDocument, connection: BridgeConnection, intake: Intake) {
+  constructor({ document, connection, turns }: SourceParts, intake: Intake) {
     this.#document = document;
     this.#connection = connection;
+    this.#turns = turns;
     this.#intake = {
       ...intake,
       onTaken: (messages) => {
@@ -45,10 +60,12 @@ export class SourceRunner {
 
   get status(): SourceStatus {
     const { status } = this.#connection;
+    const elsewhere =
+      this.#state === "standby" ? (this.#turns?.holder(this.#intake.name) ?? null) : null;
     return {
       state: this.#state,
       stream: this.#document.stream,
-      error: this.#error ?? status.error,
+      error: elsewhere ?? this.#error ?? status.error,
       messages: this.#messages,
       gaps: this.#gaps,
       lastGap: this.#lastGap,
@@ -74,17 +91,33 @@ export class SourceRunner {
 
   async #run(): Promise<void> {
     const { signal } = this.#stop;
+    const turns = this.#turns;
+    if (turns === null) return await this.#keepOpen(signal);
+    while (!signal.aborted) {
+      this.#state = "standby";
+      const turn = await turns.take(this.#intake.name, signal);
+      if (turn === null) return;
+      this.#state = "waiting";
+      try {
+        await this.#keepOpen(AbortSignal.any([signal, turn.lost]));
+      } finally {
+        turn.release();
+      }
+    }
+  }
+
+  async #keepOpen(signal: AbortSignal): Promise<void> {
     const { clock, random } = this.#intake;
     const bounds = { delayMinMs: reconnectDelayMinMs, delayMaxMs: reconnectDelayMaxMs };
     let failures = 0;
     while (!signal.aborted) {
       try {
-        const source = await this.#open();
+        const source = await this.#open(signal);
         if (source === null) return;
         this.#state = "running";
         this.#error = null;
         const before = this.#messages;
-        await this.#takeIn(source).finally(() => {
+        await this.#takeIn(source, signal).finally(() => {
           if (this.#messages > before) failures = 0;
         });
       } catch (error) {
@@ -96,17 +129,17 @@ export class SourceRunner {
     }
   }
 
-  async #takeIn(source: Source): Promise<void> {
+  async #takeIn(source: Source, signal: AbortSignal): Promise<void> {
     try {
-      await ingest(source, this.#intake, this.#stop.signal);
+      await ingest(source, this.#intake, signal);
     } finally {
       const closing = source[Symbol.asyncDispose]() as Promise<void>;
       await within(closing, { clock: this.#intake.clock, ms: stopTimeoutMs });
     }
   }
 
-  async #open(): Promise<Source | null> {
-    const bridge = await this.#connection.acquire(this.#stop.signal);
+  async #open(signal: AbortSignal): Promise<Source | null> {
+    const bridge = await this.#connection.acquire(signal);
     if (bridge === null) return null;
     const { text, fields, bridge: bridgeName } = this.#document.from;
     const { clock, name, states } = this.#intake;
@@ -118,7 +151,7 @@ export class SourceRunner {
       { text, fields },
       memory === null ? options : { ...options, memory },
     );
-    return within(opening, { clock, ms: connectTimeoutMs, signal: this.#stop.signal });
+    return within(opening, { clock, ms: connectTimeoutMs, signal });
   }
 
   /** The broker has lost what was not read: counted, shown and logged, never passed over. */

@@ -11,7 +11,8 @@ export interface BridgeStatus {
 
 /** How a source stands, and what it has taken in since the start of the process. */
 export interface SourceStatus {
-  readonly state: "running" | "waiting" | "stopped";
+  /** `standby`: another gateway on the same definitions runs it, alone. */
+  readonly state: "running" | "waiting" | "standby" | "stopped";
   readonly stream: string;
   readonly error: string | null;
   readonly messages: number;
@@ -148,6 +149,26 @@ function stateOf(
 }
 
 /** A warning for each route whose ledger does not balance. */
+export function readinessOf(of: {
+  readonly isStopping: boolean;
+  readonly isStarting: boolean;
+  /** Why the definitions are not in effect. */
+  readonly fault: string | null;
+  readonly damages: readonly string[];
+  /** Why definitions can't be changed. */
+  readonly database: string | null;
+  readonly routes: readonly RouteStatus[];
+}): Readiness {
+  const reasons = [
+    ...(of.isStopping ? [{ code: "stopping", detail: "it is stopping" }] : []),
+    ...(of.isStarting ? [{ code: "starting", detail: "it is starting" }] : []),
+    ...(of.fault === null ? [] : [{ code: "definitions", detail: of.fault }]),
+    ...of.damages.map((detail) => ({ code: "corrupt", detail })),
+    ...(of.database === null ? [] : [{ code: "database-unavailable", detail: of.database }]),
+  ];
+  return { ready: reasons.length === 0, reasons, warnings: ledgerWarnings(of.routes) };
+}
+
 export function ledgerWarnings(routes: readonly RouteStatus[]): Readiness["warnings"] {
   return routes
     .filter(({ balanced }) => !balanced)

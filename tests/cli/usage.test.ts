@@ -58,7 +58,7 @@ const wrong: readonly (readonly [args: string, says: string])[] = [
   ["get", "missing required argument 'kind'; see isthmus get --help"],
   ["get rulez", 'there is no kind "rulez"; did you mean "rules"?'],
   ["get rule a b", "too many arguments"],
-  ["get routes orders", "isthmus get routes"],
+  ["get tokens orders", "isthmus get tokens"],
   ["get rules --serv x", "unknown option '--serv'"],
   ["get rules --server", "argument missing"],
   ["get rules --server ftp://x", '--server: "ftp://x" is not an address'],

@@ -66,8 +66,8 @@ export class TestGateway implements AsyncDisposable {
     return this.#child.pid;
   }
 
-  /** Starts it (again) and waits until it is ready. */
-  async start(): Promise<void> {
+  /** Starts it (again) and waits until it is ready, or only lives. */
+  async start(until: "ready" | "live" = "ready"): Promise<void> {
     const child = Bun.spawn([process.execPath, join(PROJECT, "src/cli/main.ts"), "serve"], {
       cwd: PROJECT,
       env: {
@@ -87,7 +87,7 @@ export class TestGateway implements AsyncDisposable {
     this.#output = Promise.all([out, err]).then((texts) => texts.join("\n"));
     await waitFor("the gateway is ready", async () => {
       if (child.exitCode !== null) throw new Error(`it ended: ${await this.#output}`);
-      return await this.#answers();
+      return await this.#answers(until);
     });
   }
 
@@ -200,9 +200,9 @@ export class TestGateway implements AsyncDisposable {
     await this.#folder[Symbol.asyncDispose]();
   }
 
-  async #answers(): Promise<boolean> {
+  async #answers(until: "ready" | "live"): Promise<boolean> {
     try {
-      return (await fetch(`${this.url}/health/ready`)).ok;
+      return (await fetch(`${this.url}/health/${until}`)).ok;
     } catch {
       return false;
     }

@@ -232,6 +232,7 @@ class MemoryDefinitions {
 
 /** The gateway's face over the log: hooks and streams take effect, nothing else runs. */
 export class TestFace implements GatewayFace {
+  readonly nodes = null;
   readonly modules = bridgeModules;
   readonly operations: Operations;
   readonly streams: Streams;

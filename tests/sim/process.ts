@@ -154,17 +154,20 @@ function sourceRunner(
 ): SourceRunner {
   const from = { bridge: "b", kind: "test", fields: {}, text: "queue" };
   const document = { from, stream: IN, key: null, dedupe: null, start: "earliest" } as const;
-  return new SourceRunner(document, source, {
-    name: "source",
-    identity: "source",
-    stream,
-    dead: streams.stream("source.dead"),
-    prepare: (message) => ({ message, dedupeKey: hasDedupe ? `source/${message.id}` : null }),
-    onTaken: () => undefined,
-    warn: () => undefined,
-    clock: life.clock,
-    random: () => life.random.next(),
-  });
+  return new SourceRunner(
+    { document, connection: source, turns: null },
+    {
+      name: "source",
+      identity: "source",
+      stream,
+      dead: streams.stream("source.dead"),
+      prepare: (message) => ({ message, dedupeKey: hasDedupe ? `source/${message.id}` : null }),
+      onTaken: () => undefined,
+      warn: () => undefined,
+      clock: life.clock,
+      random: () => life.random.next(),
+    },
+  );
 }
 
 /** Parsing costs as much as the rest of a life, and stories have few different rules. */

@@ -110,7 +110,8 @@ export class PostgresDatabase implements Database {
   }
 }
 
-function passwordOf(url: string): string {
+/** What must not be shown of a URL. @throws InvalidError it is none of Postgres. */
+export function passwordOf(url: string): string {
   const parsed = URL.parse(url);
   if (parsed === null || !/^postgres(ql)?:$/.test(parsed.protocol)) {
     throw new InvalidError(

@@ -197,7 +197,9 @@ export class Store implements AsyncDisposable {
   /** What ever stood under a name, newest first. @throws DatabaseError the database is away. */
   async revisions(kind: Kind, name: string): Promise<readonly StoredRevision[]> {
     return await this.#turns.take(async () => {
-      return await this.#keeper.read(this.#current, (tx) => loadRevisions(tx, kind, name));
+      return await this.#watched(() =>
+        this.#keeper.read(this.#current, (tx) => loadRevisions(tx, kind, name)),
+      );
     });
   }
 

@@ -164,6 +164,12 @@ describe.skipIf(missingBroker("postgres") !== null)("stores on one Postgres", ()
       await holding;
       await one.store.change([stream("c")], by);
       expect(streamsOf(one)).toContain("c");
+      // Who only looks at the history learns that the database is away, and so does readiness.
+      await broker.pause();
+      expect(one.store.health().ok).toBe(true);
+      await expect(one.store.revisions("streams", "a")).rejects.toThrow("has not answered");
+      expect(one.store.health().ok).toBe(false);
+      await broker.resume();
     } finally {
       await broker.stop();
     }
