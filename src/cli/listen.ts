@@ -34,10 +34,13 @@ const NOT_FORWARDED: ReadonlySet<string> = new Set([
 interface Flags extends ConnectionFlags {
   readonly forward: string;
   readonly last: string;
+  readonly from?: string;
 }
 
 /** A webhook as reads and the socket show it. */
 interface Webhook extends MessageJson {
+  /** The place after it, where it came over the socket. */
+  readonly cursor?: string;
   readonly properties?: { readonly contentType?: string; readonly contentEncoding?: string };
   readonly origin?: {
     readonly bridge?: string;
@@ -53,11 +56,14 @@ export function registerListen(program: Command): void {
     .description(
       "Post each new webhook of a hook to a URL, until Ctrl-C, with the bytes and headers that it " +
         "came with, and print method, path, status, time and place. Headers that hold a secret " +
-        "itself (basic, bearer, gitlab) are not kept and not handed on.",
+        "itself (basic, bearer, gitlab) are not kept and not handed on. A lost connection is made " +
+        "again and goes on where it was; --from goes on where another listen ended, by the cursor " +
+        "that it told.",
     )
     .argument("<hook>", "the hook")
     .requiredOption("--forward <url>", "where to post them")
     .option("--last <n>", "hand out the last N first", "0")
+    .option("--from <place>", "begin there: a cursor, earliest, a time or 1h ago (default: latest)")
     .addHelpText(
       "after",
       `
@@ -70,6 +76,10 @@ Example:
 async function listen(hook: string, flags: Flags): Promise<void> {
   const target = targetOf(flags.forward);
   const last = countOf(flags.last);
+  const { from = "latest" } = flags;
+  if (last > 0 && flags.from !== undefined) {
+    throw new UsageError("--last and --from: give one of them");
+  }
   const client = await connect(flags);
   const token = await tokenOf(client);
   const output = new Output(flags);
@@ -88,11 +98,16 @@ async function listen(hook: string, flags: Flags): Promise<void> {
     }
   };
   const options = { client, token, output, stream, signal: interrupted(), begun };
-  const tail = new Tail({ ...options, flags: { from: "latest", where } }, async (message) => {
+  const tail = new Tail({ ...options, flags: { from, where } }, async (message) => {
     // What came while the last ones were read stands in both.
     if (!handed.delete(placeOf(message))) await forward.hand(message);
   });
   await tail.run();
+  const { cursor } = tail;
+  if (cursor !== null) {
+    const command = `isthmus listen ${hook} --forward ${target.href}`;
+    await output.note(`to go on from here: ${command} --from ${cursor}`);
+  }
 }
 
 function targetOf(text: string): URL {
@@ -132,7 +147,14 @@ class Forward {
     const ms = Math.round(performance.now() - startedMs);
     const place = placeOf(webhook);
     if (this.#output.json)
-      return await this.#output.jsonLine({ method, path, ...outcome, ms, place });
+      return await this.#output.jsonLine({
+        method,
+        path,
+        ...outcome,
+        ms,
+        place,
+        cursor: webhook.cursor,
+      });
     const status = "status" in outcome ? String(outcome.status) : outcome.error;
     await this.#output.cells([method, path, status, `${ms} ms`, place]);
   }

@@ -12,6 +12,7 @@ import { HookLimiter } from "./hook-limits.ts";
 import { droppedHeaders } from "./hook-message.ts";
 import { splitUrl } from "./probes.ts";
 import type { HookFace, HttpContext } from "./services.ts";
+import type { Scheme } from "./verify/schemes.ts";
 
 /** What does not change between two messages of a hook. */
 export interface HookPlan {
@@ -27,6 +28,8 @@ export interface HookPlan {
   readonly limiter: HookLimiter | null;
   /** Null: a receipt. */
   readonly answer: HookAnswer | null;
+  /** What a refusal asks for by HTTP's own means; null: the proof is none of HTTP's. */
+  readonly authenticate: string | null;
 }
 
 /** Works out a hook's plan. */
@@ -48,7 +51,15 @@ export function planOf(hook: HookFace, { telemetry, clock }: HttpContext): HookP
     answer:
       document.answer ??
       (schemeAnswer === null ? null : { status: schemeAnswer.status, body: "", contentType: null }),
+    authenticate: authenticateOf(scheme),
   };
+}
+
+/** Many clients show a user's name and password only to who has asked for them. */
+function authenticateOf(scheme: Scheme | null): string | null {
+  const isOwn = scheme?.headers.some(({ signature }) => signature === "authorization") === true;
+  const word = scheme?.form.prefix.trim() ?? "";
+  return isOwn && /^(Basic|Bearer)$/.test(word) ? `${word} realm="isthmus"` : null;
 }
 
 /** A request, as far as its origin tells of it. */

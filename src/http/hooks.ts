@@ -96,7 +96,11 @@ async function answered(call: Call): Promise<Response> {
       return new Response(null, { status: 400 });
     }
     counts.count(reasonOf(error));
-    return failureResponse(error, shared.context.telemetry);
+    const failure = failureResponse(error, shared.context.telemetry);
+    if (failure.status === 401 && plan.authenticate !== null) {
+      failure.headers.set("www-authenticate", plan.authenticate);
+    }
+    return failure;
   } finally {
     if (isIn) leave(call);
   }

@@ -101,6 +101,19 @@ test("hands out the last and each new webhook of one hook, exactly, through a re
     expect(line).toMatch(/^POST\t\/hooks\/github\?a=1\t200\t\d+ ms\t0\/\d+$/);
   expect(stderr).toStartWith("listening to hook github, stream mixed, for http://127.0.0.1:");
   expect(exitCode).toBe(0);
+  // What comes while nobody listens is there for who goes on.
+  await post("github", "six");
+  const [, cursor = ""] = / --from (\S+)$/m.exec(stderr) ?? [];
+  const again = ["listen", "github", "--forward", local.url, "--json", "--from", cursor];
+  await using resumed = start(again, { folder: folder.path, env });
+  await waitFor("it goes on", () => local.taken.length === 5);
+  await post("github", "seven");
+  await waitFor("and on", () => resumed.stdout().split("\n").length === 3);
+  resumed.kill("SIGINT");
+  expect(local.taken.slice(4)).toEqual(["six", "seven"]);
+  const ended = await resumed.ended;
+  const told = JSON.parse(ended.stdout.trimEnd().split("\n").at(-1) ?? "") as { cursor: string };
+  expect(ended.stderr).toContain(` --from ${told.cursor}`);
 }, 60_000);
 
 test("a program that is away is told of, and an unknown hook ends it", async () => {

@@ -79,6 +79,7 @@ const wrong: readonly (readonly [args: string, says: string])[] = [
   ["send h", "required option '-f, --file <file>' not specified"],
   ["listen h", "required option '--forward <url>' not specified"],
   ["listen h --forward nowhere", '--forward: "nowhere" is not an address'],
+  ["listen h --forward http://x --last 1 --from earliest", "--last and --from: give one of them"],
   ["listen h --forward http://x --last -1", '--last "-1" is not a whole number'],
   ["hook verify orders 5", '"5" is not PARTITION/OFFSET'],
   ["tail", "missing required argument 'stream'"],

@@ -40,6 +40,31 @@ test("a webhook whose signature doesn't hold changes nothing and is told which c
   );
 });
 
+test("a refusal asks for a password or a token where the proof is one, and else for nothing", async () => {
+  const jwt = { scheme: "jwt", secret: KEY, audience: "a" };
+  await using server = await verifiedServer({
+    basic: { stream: "s", verify: { scheme: "basic", username: "u", password: KEY } },
+    bearer: { stream: "s", verify: { scheme: "bearer", secret: KEY } },
+    jwt: { stream: "s", verify: jwt },
+    own: { stream: "s", verify: { ...jwt, header: "X-Token" } },
+    github: { stream: "s", verify: { scheme: "github", secret: KEY } },
+  });
+  const asked: Record<string, string | null> = {};
+  for (const hook of ["basic", "bearer", "jwt", "own", "github"]) {
+    const answer = await server.call("POST", `/hooks/${hook}`, { body: "{}", token: null });
+    expect(answer.status).toBe(401);
+    asked[hook] = answer.headers.get("www-authenticate");
+  }
+  const bearer = 'Bearer realm="isthmus"';
+  expect(asked).toEqual({
+    basic: 'Basic realm="isthmus"',
+    bearer,
+    jwt: bearer,
+    own: null,
+    github: null,
+  });
+});
+
 test("what is kept is enough to check the signature again, until the key is gone", async () => {
   await using server = await verifiedServer({
     in: { stream: "s", verify: { scheme: "standard-webhooks", secret: KEY } },
