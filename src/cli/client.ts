@@ -4,7 +4,7 @@
  */
 import { parseJson } from "../json.ts";
 import { type Connection, type ConnectionFlags, findConnection } from "./connection.ts";
-import { CliError } from "./failure.ts";
+import { CliError, EXIT_FAILED, EXIT_USAGE } from "./failure.ts";
 
 /** One call. `path` begins with a slash and is encoded already. */
 export interface Call {
@@ -53,7 +53,7 @@ export class Client {
   }
 
   /**
-   * Calls the gateway. @throws CliError nothing answered, or it said no: print it and end with 1
+   * Calls the gateway. @throws CliError nothing answered, or it said no: end with its code
    */
   async call(call: Call): Promise<Answer> {
     const response = await this.#send(call);
@@ -114,14 +114,18 @@ export class Client {
   /** The error that tells a refusal. */
   failure(status: number, problem: Problem): CliError {
     const [only] = problem.errors;
-    const isSaid = problem.errors.length === 1 && only?.detail === problem.detail;
+    const isOne = problem.errors.length === 1 && only !== undefined;
+    const isSaid = isOne && only.detail === problem.detail;
+    const isTold = isOne && tells(problem.detail, only);
     const sentence = isSaid ? entryText(only) : problem.detail;
-    const details = isSaid ? [] : problem.errors.map(entryText);
+    const details = isSaid || isTold ? [] : problem.errors.map(entryText);
     const { token, tokenMissing } = this.connection;
     if (status === 401 && token === null && tokenMissing !== null) {
       details.push(`no token was sent: ${tokenMissing}; give one with --token or ISTHMUS_TOKEN`);
     }
-    return new CliError(sentence, { details });
+    // What was asked for was wrong, not the gateway or its state.
+    const exitCode = status === 400 ? EXIT_USAGE : EXIT_FAILED;
+    return new CliError(sentence, { details, exitCode });
   }
 
   /** The error for a gateway that doesn't answer. */
@@ -179,6 +183,13 @@ export class Client {
       });
     }
   }
+}
+
+/** Whether a sentence says all that its one entry says, such as `rate: expected …` of `/rate`. */
+function tells(sentence: string, { pointer, detail }: ProblemEntry): boolean {
+  return (
+    sentence.startsWith(`${pointer.slice(1).replaceAll("/", ".")}: `) && sentence.endsWith(detail)
+  );
 }
 
 /** One entry of a problem: where, what. */

@@ -111,7 +111,10 @@ async function printSample(output: Output, sample: PreviewSample): Promise<void>
 }
 
 async function printTarget(output: Output, each: SampleTarget): Promise<void> {
-  const { target, refused, diff, before, after } = each;
+  const { refused, diff, before, after } = each;
+  // A target of only one of the two rules: what it gets comes in, or goes away.
+  const sign = before === null && after !== null ? "+ " : "";
+  const target = `${before !== null && after === null ? "- " : sign}${each.target}`;
   if (refused !== null) return await output.line(`    ${target}: ${refused}`);
   if (diff.length > 0) {
     await output.line(`    ${target}:`);

@@ -151,6 +151,20 @@ export class Journeys {
     };
   }
 
+  /** What was noted of a message on one route, oldest first. @throws StorageError */
+  async notesOf(
+    place: Place,
+    of: { readonly rule: string; readonly target: string },
+  ): Promise<readonly JourneyNote[]> {
+    const { routes, streams } = this.#parts;
+    const partition = streams.find(place.stream)?.partitions[place.partition];
+    const message = partition === undefined ? null : await messageAt(partition, place.offset);
+    const noted = await routes.journey?.notesOf(place, message?.appendedAtMs ?? 0);
+    return (noted?.notes ?? []).filter(
+      ({ rule, target }) => rule === of.rule && target === of.target,
+    );
+  }
+
   /**
    * The places of an id, oldest first: searched by the time in it when it is one of ours (a UUID of
    * version 7), else among the newest messages. `complete: false`: the bounds ended the search.

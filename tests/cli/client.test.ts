@@ -104,7 +104,7 @@ test("tells a problem's detail, and one line for each of its errors", async () =
   await using folder = await temporaryFolder("cli");
   const env = { ISTHMUS_SERVER: server.url, ISTHMUS_TOKEN: "t" };
   expect(await run(["get", "rules"], { folder: folder.path, env })).toEqual({
-    exitCode: 1,
+    exitCode: 2,
     stdout: "",
     stderr:
       "isthmus: 2 things are wrong\n  /name: expected a name\n  /where, line 2, column 7: expected )\n",

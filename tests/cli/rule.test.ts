@@ -135,7 +135,7 @@ test("a preview tells what a draft would change, for people and as JSON", async 
   expect(ran.stdout).toStartWith(
     "of 4 messages: 0 newly matched, 1 no longer matched, 0 changed, 2 as before, 0 would be refused\n",
   );
-  expect(ran.stdout).toContain("no longer matched, for example:\n  0/1 key k1\n");
+  expect(ran.stdout).toContain("no longer matched, for example:\n  0/1 key k1\n    - stream big: ");
   const json = await cli("rule", "preview", "big", "-f", draft, "--json");
   expect(JSON.parse(json.stdout)).toMatchObject({ counts: { messages: 4, removed: 1 } });
   const bad = await file("bad.yaml", "from: orders\nwhere: body.amount >\nto: { stream: big }\n");

@@ -76,8 +76,27 @@ test("dead letters are listed, shown, retried once and dropped, by the command l
       target: "crm",
       position: "orders/0/2",
       revision: 1,
+      history: [{ refusals: 1, answer: "the target answered 422: no such customer" }],
       message: { stream: "orders", offset: 2, body: "m2", headers: [] },
     });
+    const wrongly: [args: string[], exitCode: number, says: string][] = [
+      [["dead-letters", "list", "outt"], 1, "there is no rule or source outt"],
+      [["replay", "order", "--rule", "out", "--from", "earliest"], 1, "there is no stream order"],
+      [
+        ["replay", "orders", "--rule", "out", "--from", "earliest", "--rate", "fast"],
+        2,
+        "rate: expected a rate such as 100/s, 5000/m or 20/10s",
+      ],
+      [
+        ["dead-letters", "retry", "out", "--all", "--set", '{"boddy":1}'],
+        2,
+        'set.boddy: there is no such member; did you mean "body"?',
+      ],
+    ];
+    for (const [args, exitCode, says] of wrongly) {
+      const ran = await cli(...args);
+      expect([ran.stderr, ran.exitCode]).toEqual([`isthmus: ${says}\n`, exitCode]);
+    }
     crm.state.isRefusing = false;
     const dry = await cli("dead-letters", "retry", "out", "--all", "--dry-run");
     expect(dry.stdout).toContain("would send 4 of 4 messages");

@@ -14,6 +14,7 @@ import { letterOf, type LetterState, placeOf, readSpan, type Span } from "../../
 import type { SetDocument } from "../../rules/document.ts";
 import { compileExpression, type Expression } from "../../rules/expression.ts";
 import type { Principal } from "../../rules/store/roles.ts";
+import { isReadableStream } from "../../rules/units.ts";
 import { readableStream, storedAt } from "../append.ts";
 import { requireRead } from "../auth.ts";
 import { messageJson } from "../message-json.ts";
@@ -80,11 +81,32 @@ export async function showLetter(
   const stored = await storedAt(stream, place);
   if (stored === null) throw new NotFoundError(`there is no dead letter ${call.place}`);
   const state = await services.gateway.operations.jobs.marks(stream.name).stateOf(place);
-  const shown = JSON.stringify(summaryOf(stored, state));
+  const attempts = await attemptsOf(stored, services);
+  const shown = JSON.stringify({ ...summaryOf(stored, state), history: attempts });
   const message = messageJson(letterOf(stored).message, "bytes");
   return new Response(`${shown.slice(0, -1)},"message":${message}}`, {
     headers: { "content-type": "application/json" },
   });
+}
+
+/** What was noted of the attempts that led to a letter: when each was, and what it was answered. */
+async function attemptsOf(
+  stored: StoredMessage,
+  { gateway }: HttpServices,
+): Promise<readonly object[]> {
+  const { rule, target, position, message } = letterOf(stored);
+  if (rule === null || target === null || position === null) return [];
+  const notes = await gateway.operations.journeys.notesOf(message, { rule, target });
+  const own = `${stored.stream}/${stored.partition}/${stored.offset}`;
+  const end = notes.findIndex(({ event, detail }) => event === "dead" && detail === own);
+  const before = notes.slice(0, end === -1 ? notes.length : end);
+  const begin = before.findLastIndex(({ event }) => event !== "failed") + 1;
+  return before.slice(begin).map(({ atMs, attempts, detail, delayMs }) => ({
+    atMs,
+    refusals: attempts,
+    answer: detail,
+    againMs: delayMs,
+  }));
 }
 
 /** Sends letters again: 202 with the job; a dry run: 200 with what it would do. */
@@ -197,9 +219,15 @@ function letterStream(
   { name, principal }: { readonly name: string; readonly principal: Principal },
   services: HttpServices,
 ): Stream {
-  const stream = readableStream(services, deadLetterStream(name));
-  requireRead(principal, stream.name, null);
-  return stream;
+  const streamName = deadLetterStream(name);
+  requireRead(principal, streamName, null);
+  const { gateway } = services;
+  const { rules } = gateway.definitions();
+  const isKnown = rules.has(name) || gateway.sourceNames().includes(name);
+  if (!isKnown && gateway.streams.find(streamName) === undefined && isReadableStream(streamName)) {
+    throw new NotFoundError(`there is no rule or source ${name}`);
+  }
+  return readableStream(services, streamName);
 }
 
 /** What is picked: places, or a window with a filter; all only when it is said. */

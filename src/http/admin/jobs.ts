@@ -2,13 +2,14 @@
  * `/api/replays`: the jobs that send again, to begin, watch and cancel. Redrives of dead letters
  * are jobs, too, and begin in dead-letters.ts.
  */
-import { InvalidError } from "../../errors.ts";
+import { InvalidError, NotFoundError } from "../../errors.ts";
 import { jobRateMax } from "../../limits.ts";
 import type { Stream } from "../../log/stream.ts";
 import type { JobRecord, JobWanted } from "../../routing/job.ts";
 import type { Span } from "../../routing/letters.ts";
 import { streamOfRule } from "./rehearse.ts";
 import type { Principal } from "../../rules/store/roles.ts";
+import { isReadableStream } from "../../rules/units.ts";
 import { readableStream } from "../append.ts";
 import { requireRead } from "../auth.ts";
 import { placeCursor } from "../position.ts";
@@ -36,8 +37,11 @@ export async function beginReplay(call: JobCall, services: HttpServices): Promis
   const name = asked.text("stream") ?? known;
   if (name === null) throw refused("stream", "expected the stream to read");
   if (name.startsWith("$")) throw refused("stream", "internal streams are not replayed");
-  const stream = readableStream(services, name);
   requireRead(call.principal, name, null);
+  // Reading a stream makes one; a wrong name should not be a replay of nothing.
+  const isThere = services.gateway.streams.find(name) !== undefined;
+  if (isReadableStream(name) && !isThere) throw new NotFoundError(`there is no stream ${name}`);
+  const stream = readableStream(services, name);
   const wanted: JobWanted = {
     kind: "replay",
     stream: name,

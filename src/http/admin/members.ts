@@ -1,5 +1,7 @@
 /** The members of a JSON body that asks for something done: each known by name, each checked. */
+import { InvalidError } from "../../errors.ts";
 import type { Json, JsonObject } from "../../rules/document.ts";
+import { escapePointer } from "../../rules/template.ts";
 import { didYouMean } from "../../rules/suggest.ts";
 import { parseRate, type Rate, RATE_FORM } from "../../rules/units.ts";
 import { refused } from "../request.ts";
@@ -54,7 +56,9 @@ export class Members {
       throw refused(name, "expected an object");
     for (const member of Object.keys(value)) {
       if (known.includes(member)) continue;
-      throw refused(`${name}/${member}`, `there is no such member${didYouMean(member, known)}`);
+      const detail = `there is no such member${didYouMean(member, known)}`;
+      const pointer = `/${escapePointer(name)}/${escapePointer(member)}`;
+      throw new InvalidError(`${name}.${member}: ${detail}`, [{ pointer, detail }]);
     }
     return value as JsonObject;
   }
