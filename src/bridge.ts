@@ -32,6 +32,8 @@ export interface Capabilities {
    * itself.
    */
   readonly failure: "prefix" | "independent";
+  /** The sink keeps `Outgoing.lane`; for sinks whose failures are independent. */
+  readonly lanes?: true;
   /** What the kind can't do at all. */
   readonly source: boolean;
   readonly sink: boolean;
@@ -270,6 +272,13 @@ export interface Outgoing {
   readonly message: Message;
   /** The sink's address with every `${…}` resolved for this message. */
   readonly fields: Readonly<Record<string, unknown>>;
+  /**
+   * Messages of a call in one lane go out one after another, each when the one before it is
+   * confirmed; and once a message that names a lane was not sent, nothing more of its call is
+   * begun: it is `unknown`. Calls that overlap have no lane in common. Given to sinks that say
+   * `lanes`.
+   */
+  readonly lane?: string;
 }
 
 /** The writing end. */

@@ -104,6 +104,7 @@ export const amqp: BridgeModule<AmqpConfig> = {
     redeliverOnNack: true,
     sharedGroups: true,
     failure: "independent",
+    lanes: true,
     source: true,
     sink: true,
   },

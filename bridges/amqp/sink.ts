@@ -3,7 +3,8 @@
  * call order; each message's outcome is its own. A missing exchange is found out before anything is
  * published to it, on a channel of its own, since a publish to it would close ours. When the broker
  * closes the channel all the same and several messages could be the cause, as many messages are
- * then sent one by one: the guilty one is refused and the others pass.
+ * then sent one by one: the guilty one is refused and the others pass. Messages that name lanes
+ * keep the order of each lane whatever fails (lanes.ts).
  */
 import type { Outcome, Outgoing, Sink } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
@@ -11,6 +12,7 @@ import { InvalidError } from "../../src/errors.ts";
 import { Call, orAborted, Turns } from "../call.ts";
 import { isTemplate } from "../document.ts";
 import { encodeMessage, type Publication, shortStringBytesMax } from "./codec.ts";
+import { Lanes } from "./lanes.ts";
 import type { Link } from "./link.ts";
 import { type PlaceKind, Places } from "./places.ts";
 import { Publisher, type Target } from "./publisher.ts";
@@ -81,34 +83,34 @@ export class AmqpSink implements Sink {
 
   async #publish(outgoing: readonly Outgoing[], call: Call, signal: AbortSignal): Promise<void> {
     if (!this.#publisher.isOpen) await orAborted(this.#reopen(), signal);
+    const lanes = new Lanes(signal);
     for (const [index, one] of outgoing.entries()) {
       const known = this.#prepare(one);
       const prepared = known instanceof Promise ? await orAborted(known, signal) : known;
       if (!this.#publisher.hasRoom) await this.#publisher.room(signal);
       // What was published before the channel closed is unknown, so what follows it waits too.
-      if (prepared === null || signal.aborted || !this.#publisher.isOpen) {
+      if (prepared === null || lanes.isStopped || !this.#publisher.isOpen) {
         return call.settleRest(index, { unknown: true });
       }
-      if ("outcome" in prepared) call.settle(index, prepared.outcome);
-      else await this.#publishOne(prepared, (outcome) => call.settle(index, outcome), signal);
+      const single = this.#careful === 0 ? null : new Call(1);
+      lanes.offer({
+        lane: one.lane,
+        settle: (outcome) => {
+          call.settle(index, outcome);
+          single?.settle(0, outcome);
+        },
+        begin: (settle) => this.#begin(prepared, settle),
+      });
+      if (single === null) continue;
+      // While messages are sent one by one.
+      await single.allSettled(signal);
+      this.#careful -= 1;
     }
   }
 
-  /** Publishes; waits for the outcome only while messages are sent one by one. */
-  async #publishOne(
-    prepared: Ready,
-    settle: (outcome: Outcome) => void,
-    signal: AbortSignal,
-  ): Promise<void> {
-    const { publication, target } = prepared;
-    if (this.#careful === 0) return this.#publisher.publish(publication, target, settle);
-    const single = new Call(1);
-    this.#publisher.publish(publication, target, (outcome) => {
-      settle(outcome);
-      single.settle(0, outcome);
-    });
-    await single.allSettled(signal);
-    this.#careful -= 1;
+  #begin(prepared: Prepared, settle: (outcome: Outcome) => void): void {
+    if ("outcome" in prepared) settle(prepared.outcome);
+    else this.#publisher.publish(prepared.publication, prepared.target, settle);
   }
 
   /** One at a time, also when the call that began it was aborted meanwhile. */

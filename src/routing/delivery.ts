@@ -244,7 +244,7 @@ export class Delivery {
   /** The one way out. */
   async #send(revision: RunningRevision, works: readonly Work[]): Promise<Sent> {
     const { stop, abort } = this.#parts;
-    const outgoing = works.flatMap((work) => leaving(work, revision.trail));
+    const outgoing = works.flatMap((work) => leaving(work, revision));
     assert(outgoing.length >= works.length, "what is sent was made");
     try {
       const sink = await this.sinks.get(revision, stop);

@@ -59,8 +59,10 @@ function stopped(
   return { outgoing: null, parts: isEcho ? [] : null, broken, notBeforeMs: 0 };
 }
 
-/** All that goes out for a message, with the way that it has taken. */
-export function leaving(work: Work, trail: Trail | null): readonly Outgoing[] {
+/** All that goes out for a message, with the way that it has taken, in its lane. */
+export function leaving(work: Work, { trail, failure }: RunningRevision): readonly Outgoing[] {
   const parts = partsOf(work);
-  return trail === null ? parts : parts.map((part) => trail.leave(work.message, part));
+  const left = trail === null ? parts : parts.map((part) => trail.leave(work.message, part));
+  if (failure !== "lanes") return left;
+  return left.map(({ message, fields }) => ({ message, fields, lane: work.lane }));
 }

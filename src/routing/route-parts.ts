@@ -16,7 +16,8 @@ export interface RunningRevision {
   readonly enabled: boolean;
   readonly rule: CompiledRule;
   readonly target: CompiledTarget;
-  readonly failure: Capabilities["failure"];
+  /** `lanes`: the sink keeps the order of each lane by itself, whatever fails. */
+  readonly failure: Capabilities["failure"] | "lanes";
   readonly order: RuleDocument["order"];
   readonly onFailure: RuleDocument["onFailure"];
   /** What looks after loops of its messages; null: nothing does. */

@@ -2,7 +2,7 @@
  * All routes of a process: made, swapped and stopped so that what runs is what the rules say.
  * A route is known by rule, stream, partition and target name, never by its place in a list.
  */
-import { type BridgeModule, type Capabilities, type Loss, noLosses, type Sink } from "../bridge.ts";
+import { type BridgeModule, type Loss, noLosses, type Sink } from "../bridge.ts";
 import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
 import { DisconnectedError } from "../errors.ts";
@@ -354,9 +354,10 @@ export class Routes {
     return rule;
   }
 
-  #failureOf({ to }: TargetDocument): Capabilities["failure"] {
+  #failureOf({ to }: TargetDocument): RunningRevision["failure"] {
     if ("stream" in to) return "prefix";
-    return this.#parts.modules.get(to.kind)?.capabilities.failure ?? "independent";
+    const capabilities = this.#parts.modules.get(to.kind)?.capabilities;
+    return capabilities?.lanes === true ? "lanes" : (capabilities?.failure ?? "independent");
   }
 
   #lossesOf({ to }: TargetDocument, message: Message): readonly Loss[] {

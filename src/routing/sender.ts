@@ -1,7 +1,8 @@
 /**
  * Sends the messages of one batch in the partition's order until each is sent, given up or put
- * aside. Where a sink's failures are independent, one message of a key is unconfirmed at a time;
- * behind a message that failed nothing is begun. An outage is waited out.
+ * aside. Where a sink's failures are independent, one message of a key is unconfirmed at a time, by
+ * the sink itself where it keeps lanes; behind a message that failed nothing is begun. An outage is
+ * waited out.
  */
 import type { Outcome } from "../bridge.ts";
 import { DisconnectedError } from "../errors.ts";
@@ -73,11 +74,11 @@ export class Sender {
     for (const work of pending) {
       const isFirst = wave.length === 0;
       if (!isFirst && (work.outgoing === null || work.notBeforeMs > nowMs)) break;
-      const isOrdered = work.revision.failure === "prefix";
-      const isBehind = !isOrdered && keys.has(work.lane);
+      const { failure } = work.revision;
+      const isBehind = failure === "independent" && keys.has(work.lane);
       if (!isBehind) wave.push(work);
-      keys.add(work.lane);
-      if (work.outgoing === null || (!isOrdered && this.#failed.has(work))) break;
+      if (failure === "independent") keys.add(work.lane);
+      if (work.outgoing === null || (failure !== "prefix" && this.#failed.has(work))) break;
     }
     return wave;
   }

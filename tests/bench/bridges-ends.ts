@@ -1,6 +1,6 @@
 /**
  * The brokers at both ends of a measured route: filled before it, counted while it runs, read back
- * after it. Messages are numbered in their first bytes and have one of 64 keys.
+ * after it. Messages are numbered in their first bytes and have keys in turns.
  */
 import { connect as connectAmqp } from "amqplib";
 import { Kafka, logLevel } from "kafkajs";
@@ -10,7 +10,8 @@ import { waitFor } from "../temporary.ts";
 
 export const BODY_BYTES = 1024;
 export const TOPIC_PARTITIONS = 4;
-const KEYS = 64;
+/** Order is kept for each of them; RabbitMQ has one unconfirmed message of each. */
+const KEYS = Number(process.env["ISTHMUS_BENCH_KEYS"] ?? 1000);
 const NUMBER_DIGITS = 10;
 const FILL_BATCH = 1000;
 const SESSION_S = 3600;
