@@ -6,8 +6,9 @@ import { HookUnavailableError, UnauthorizedError } from "../errors.ts";
 import { splitUrl } from "./probes.ts";
 import type { Caller } from "./proxies.ts";
 import type { HookFace, HttpConfig, HttpContext } from "./services.ts";
+import type { SignedRequest } from "./verify/engine.ts";
 import type { VerifyKey } from "./verify/keys.ts";
-import { URL_UNKNOWN } from "./verify/verifier.ts";
+import { URL_UNKNOWN, type Verifier } from "./verify/verifier.ts";
 
 /** The part of Bun's server that hooks use. */
 export type HookServer = Pick<Server<unknown>, "timeout" | "requestIP">;
@@ -24,37 +25,67 @@ export interface Proof {
 /** The proof of a hook that asks for none. */
 export const UNVERIFIED: Proof = { key: null, keyId: "none", signedUrl: null };
 
-/** @throws UnauthorizedError, HookUnavailableError, KeysUnavailableError: nothing was changed. */
-export async function verified(
-  call: {
-    readonly request: Request;
-    readonly hook: HookFace;
-    readonly shared: { readonly context: HttpContext };
-  },
-  came: { readonly body: Uint8Array; readonly atMs: number; readonly caller: Caller },
-): Promise<Proof> {
-  const { request, hook, shared } = call;
-  const { body, atMs, caller } = came;
-  const { verifier } = hook;
+/** A webhook whose body is there, and who has sent it. */
+interface Came {
+  readonly body: Uint8Array;
+  readonly atMs: number;
+  readonly caller: Caller;
+}
+
+/** What is asked for a proof. */
+interface Asked {
+  readonly request: Request;
+  readonly hook: HookFace;
+  readonly shared: { readonly context: HttpContext };
+}
+
+/**
+ * The proof; at once, where the keys are there and a signature fits, as nearly always.
+ * @throws UnauthorizedError, HookUnavailableError, KeysUnavailableError: nothing was changed.
+ */
+export function verified(asked: Asked, came: Came): Proof | Promise<Proof> {
+  const { verifier } = asked.hook;
   if (verifier === undefined) {
     throw new HookUnavailableError("the hook's keys have not been read");
   }
+  if (!verifier.isReady) return verifiedLater(verifier, asked, came);
+  const signed = signedRequest(verifier, asked, came);
+  if (verifier.takesTokens) {
+    return verifier.checkToken(signed).then((key) => proofBy(key, signed));
+  }
+  try {
+    return proofBy(verifier.check(signed), signed);
+  } catch (error) {
+    return verifiedAgain(verifier, signed, error);
+  }
+}
+
+async function verifiedLater(verifier: Verifier, asked: Asked, came: Came): Promise<Proof> {
   await verifier.ready();
+  return await verified(asked, came);
+}
+
+/** A secret in a file may be another one since it was read. */
+async function verifiedAgain(
+  verifier: Verifier,
+  signed: SignedRequest,
+  error: unknown,
+): Promise<Proof> {
+  const isWrong = error instanceof UnauthorizedError && error.code === "signature-invalid";
+  if (!isWrong || !(await verifier.reread())) throw error;
+  return proofBy(verifier.check(signed), signed);
+}
+
+function proofBy(key: VerifyKey, { url }: SignedRequest): Proof {
+  return { key, keyId: key.id, signedUrl: url };
+}
+
+function signedRequest(verifier: Verifier, { request, shared }: Asked, came: Came): SignedRequest {
+  const { body, atMs, caller } = came;
   const { method, headers } = request;
   const { path, query } = splitUrl(request.url);
-  const signedUrl = verifier.signedUrl(shared.context.config.publicUrl ?? urlOf(caller), path);
-  const { isProxied } = caller;
-  const signed = { method, path, query, headers, body, url: signedUrl, atMs, isProxied };
-  let key: VerifyKey;
-  try {
-    key = verifier.takesTokens ? await verifier.checkToken(signed) : verifier.check(signed);
-  } catch (error) {
-    // A secret in a file may be another one since it was read.
-    const isWrong = error instanceof UnauthorizedError && error.code === "signature-invalid";
-    if (!isWrong || !(await verifier.reread())) throw error;
-    key = verifier.check(signed);
-  }
-  return { key, keyId: key.id, signedUrl };
+  const url = verifier.signedUrl(shared.context.config.publicUrl ?? urlOf(caller), path);
+  return { method, path, query, headers, body, url, atMs, isProxied: caller.isProxied };
 }
 
 /**

@@ -143,14 +143,15 @@ async function taken(call: Call): Promise<Response> {
     const raw = await held.arrived;
     const caller = context.proxies.caller(request.headers, peer);
     const isOpen = hook.document.verify === null;
-    const proof = isOpen ? UNVERIFIED : await verified(call, { body: raw, atMs, caller });
+    const asked = isOpen ? UNVERIFIED : verified(call, { body: raw, atMs, caller });
+    const proof = asked instanceof Promise ? await asked : asked;
     const body = inflated === null ? raw : await bodies.inflate(held, raw, plan.bounds.bytesMax);
     const { method, url, headers } = request;
     const { keyId, signedUrl } = proof;
     const { address } = caller;
     const origin = plan.origins.of({ method, url, address, signedUrl, keyId, inflated });
-    const asked = handshakeOf(call, proof, body);
-    if (asked !== null) return asked;
+    const handshake = handshakeOf(call, proof, body);
+    if (handshake !== null) return handshake;
     const parts = { id: context.ids(), body, atMs, origin, dropped: plan.dropped };
     return await stored(call, messageOf(headers, parts));
   } finally {

@@ -110,6 +110,11 @@ export class Verifier {
     this.#begin();
   }
 
+  /** Whether `ready` would resolve at once. */
+  get isReady(): boolean {
+    return this.#resolved !== null;
+  }
+
   /**
    * Waits until the keys are there: a webhook may come before they have been read.
    * @throws HookUnavailableError they can't be read: the sender comes again. Why is in `status`:
