@@ -32,6 +32,11 @@ export const SOURCE_GAUGES: readonly (readonly [
     ({ state }) => (state === "running" ? 1 : 0),
   ],
   [
+    "isthmus_source_standby",
+    "1 while another gateway on the same database runs a source that one alone may run",
+    ({ state }) => (state === "standby" ? 1 : 0),
+  ],
+  [
     "isthmus_source_gaps_total",
     "Times that messages went from a broker before they were read",
     ({ gaps }) => gaps,

@@ -89,6 +89,9 @@ test("a source that can't be shared runs in one of several gateways, and moves w
   await publish();
   await allTaken();
   expect((await sourceOf(other)).error).toMatch(/^gateway \S+ runs it$/);
+  const gauge = 'isthmus_source_standby{source="s"}';
+  expect(await (await other.fetch("/metrics")).text()).toContain(`${gauge} 1`);
+  expect(await (await owner.fetch("/metrics")).text()).toContain(`${gauge} 0`);
   await waitFor("each knows the other, and what it runs", async () => {
     const [mine, theirs] = [await nodesOf(owner), await nodesOf(other)];
     return (
