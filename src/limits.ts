@@ -352,8 +352,8 @@ export const originTextMax = 4096;
 /** Jobs that send again, under way and in all: those of a busy week. Count. */
 export const jobsRunningMax = 8;
 export const jobsKeptMax = 100;
-/** Messages that a job hands to routes at a time; what it does within one turn. Count. */
-export const jobBatchMessages = 100;
+/** Messages that a job hands to routes at a time: each time costs two syncs and a tick. Count. */
+export const jobBatchMessages = 1000;
 /** How long a job waits for a route that has no room. Milliseconds. */
 export const jobRetryMs = 250;
 /** How often a job with a rate hands messages over, so that the rate is even. Milliseconds. */

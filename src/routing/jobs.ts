@@ -64,6 +64,8 @@ interface Running {
 }
 
 const PREFIX = "job/";
+/** What a job looks at before others have their turn. Count. */
+const TURN_MESSAGES = 100;
 
 /** The jobs of one process. Start it once, stop it once. */
 export class Jobs {
@@ -178,7 +180,7 @@ export class Jobs {
     const counts: JobCounts = { read: 0, sent: 0, skipped: 0, filtered: 0, failed: 0 };
     const samples: Survey["samples"][number][] = [];
     while (counts.read < surveyMessagesMax && !signal.aborted) {
-      const messages = await readSpan(stream, own, jobBatchMessages);
+      const messages = await readSpan(stream, own, TURN_MESSAGES);
       if (messages.length === 0) return { counts, complete: true, samples };
       for (const message of messages) {
         const chosen = await chooser.choose(message);
@@ -233,9 +235,11 @@ export class Jobs {
     const stream = streams.stream(job.wanted.stream);
     while (!signal.aborted) {
       try {
+        const startedMs = clock.monotonicMs();
         const batch = await this.#step(job, { stream, chooser, signal });
         if (batch === null) return;
-        await clock.sleep(restMs(job.wanted, batch), signal);
+        const tookMs = clock.monotonicMs() - startedMs;
+        await clock.sleep(Math.max(0, restMs(job.wanted, batch) - tookMs), signal);
       } catch (error) {
         // Routes that do not run for a moment, or a log that takes nothing now: tried again.
         const isLater = error instanceof NotFoundError ? this.#isDefined(job) : isRetryable(error);
@@ -256,7 +260,10 @@ export class Jobs {
     const spans = job.spans.map((span) => ({ ...span }));
     const messages = await readSpan(stream, spans, batchOf(job.wanted));
     const chosen: Chosen[] = [];
-    for (const message of messages) chosen.push(await chooser.choose(message));
+    for (const message of messages) {
+      chosen.push(await chooser.choose(message));
+      if (chosen.length % TURN_MESSAGES === 0) await nextTurn();
+    }
     const items = chosen.flatMap((each) => each.items);
     await this.#handOver(job, items, signal);
     if (signal.aborted) return null;

@@ -283,6 +283,29 @@ test("a replay sends a window by the rule as it stands, marked, and moves no cur
   balance(run);
 });
 
+test("a replay keeps to its rate, and without one takes many messages a step", async () => {
+  const run = await setUp();
+  await run.rule({ from: "in", start: "latest", to: TO });
+  await run.put(...Array.from({ length: 600 }, (_, n) => `${n % 10} ${n}`));
+  await settled(run);
+  const taken = run.target.taken.length;
+  const saved: string[] = [];
+  const save = run.log.states.save.bind(run.log.states);
+  run.log.states.save = (entries) => {
+    const all = [...entries];
+    saved.push(...all.map(([name]) => name).filter((name) => name.startsWith("job/")));
+    return save(all);
+  };
+  expect((await done(run, wanted("replay", "in"))).counts).toMatchObject({ sent: 600 });
+  // When it begins, where it has come to, and its end.
+  expect(saved).toHaveLength(3);
+  const startedMs = performance.now();
+  await done(run, wanted("replay", "in", { rate: { count: 1000, perMs: 1000 } }));
+  expect(performance.now() - startedMs).toBeGreaterThan(490);
+  expect(run.target.taken).toHaveLength(taken + 1200);
+  balance(run);
+});
+
 test("another stream can be replayed to a rule, whose messages know where they stood", async () => {
   const run = await setUp();
   run.streams.define("old", 3);
