@@ -30,7 +30,8 @@ import { definitionOf } from "./get.ts";
 import { apiPath } from "./kind.ts";
 import { Output } from "./output.ts";
 
-interface Flags extends ConnectionFlags {
+/** Its flags. */
+export interface RuleTestFlags extends ConnectionFlags {
   readonly file: string;
 }
 
@@ -38,7 +39,7 @@ interface Flags extends ConnectionFlags {
 const NEEDED: readonly Kind[] = ["bridges", "sources", "rules"];
 
 /** Runs the tests and prints each that fails. @throws CliError some have failed */
-export async function ruleTest(flags: Flags): Promise<void> {
+export async function ruleTest(flags: RuleTestFlags): Promise<void> {
   const output = new Output(flags);
   const { name, file } = await readDefinitionsFile(flags.file);
   const { definitions, tests } = inFile(name, () => {

@@ -8,7 +8,7 @@ import { countOf } from "./read.ts";
 import { ruleDiff, ruleHistory, ruleRollback } from "./rule-history.ts";
 import { ruleExplain } from "./rule-explain.ts";
 import { rulePreview } from "./rule-preview.ts";
-import { ruleTest } from "./rule-test.ts";
+import type { RuleTestFlags } from "./rule-test.ts";
 
 export function registerRule(program: Command): void {
   const rule = program
@@ -37,7 +37,11 @@ function registerChecks(rule: Command): void {
     )
     .requiredOption("-f, --file <file>", "the file with the tests; - reads standard input")
     .addHelpText("after", "\nExample:\n  isthmus rule test -f examples/orders.test.yaml");
-  withConnection(test).action(ruleTest);
+  withConnection(test).action(async (flags: RuleTestFlags) => {
+    // Loaded here: with it comes what runs rules.
+    const { ruleTest } = await import("./rule-test.ts");
+    await ruleTest(flags);
+  });
   const preview = rule
     .command("preview")
     .summary("run a draft over recorded messages, without sending")

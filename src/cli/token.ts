@@ -4,7 +4,7 @@
  */
 import type { Command } from "commander";
 import type { Grant } from "../rules/document.ts";
-import { ROLES } from "../rules/store/roles.ts";
+import { ROLES } from "../rules/store/role-names.ts";
 import { DURATION_FORM, parseDurationMs } from "../rules/units.ts";
 import { connect } from "./client.ts";
 import { type ConnectionFlags, withConnection } from "./connection.ts";

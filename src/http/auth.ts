@@ -5,6 +5,7 @@
 import { ForbiddenError, UnauthorizedError } from "../errors.ts";
 import type { Message } from "../message.ts";
 import { readable } from "../rules/readable.ts";
+import type { Role } from "../rules/store/role-names.ts";
 import {
   forcedKey,
   hasRole,
@@ -12,7 +13,6 @@ import {
   type Principal,
   type Reach,
   readReach,
-  type Role,
   writeReach,
 } from "../rules/store/roles.ts";
 import type { Callers } from "./callers.ts";

@@ -5,7 +5,7 @@
  */
 import { DEFINITION_ENDPOINTS } from "./definition-endpoints.ts";
 import { OPERATION_ENDPOINTS } from "./operation-endpoints.ts";
-import type { Role } from "../rules/store/roles.ts";
+import type { Role } from "../rules/store/role-names.ts";
 
 export type Method = "GET" | "POST" | "PUT" | "DELETE" | "OPTIONS";
 

@@ -8,7 +8,7 @@ import { knownMigrations, migrate, SchemaError } from "../../schema/migrate.ts";
 import { unpackPrepared } from "../../schema/prepared.ts";
 import { definitions } from "../../schema/tables.ts";
 import { KINDS } from "../../src/rules/document.ts";
-import { ROLES } from "../../src/rules/store/roles.ts";
+import { ROLES } from "../../src/rules/store/role-names.ts";
 import { missingBroker } from "../brokers/broker.ts";
 import { connection, ownDatabase } from "../rules/store/opened.ts";
 import { temporaryFolder } from "../temporary.ts";

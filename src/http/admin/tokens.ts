@@ -4,7 +4,8 @@
  */
 import { InvalidError, NotFoundError } from "../../errors.ts";
 import type { Grant } from "../../rules/document.ts";
-import { type Principal, ROLES, type Role } from "../../rules/store/roles.ts";
+import { ROLES, type Role } from "../../rules/store/role-names.ts";
+import type { Principal } from "../../rules/store/roles.ts";
 import { didYouMean } from "../../rules/suggest.ts";
 import type { NewToken, TokenInfo } from "../../rules/store/tokens.ts";
 import { DURATION_FORM, parseDurationMs } from "../../rules/units.ts";

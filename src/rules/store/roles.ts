@@ -9,10 +9,7 @@ import { encodeText } from "../../message.ts";
 import { compileGrantWhere } from "../access.ts";
 import type { Grant } from "../document.ts";
 import type { Expression, Subject } from "../expression.ts";
-
-/** Admin changes everything; operator replays, pauses and publishes; viewer reads. */
-export const ROLES = ["viewer", "operator", "admin"] as const;
-export type Role = (typeof ROLES)[number];
+import { type Role, ROLES } from "./role-names.ts";
 
 /** What a caller's token says, as JSON. */
 export type Claims = Readonly<Record<string, unknown>>;

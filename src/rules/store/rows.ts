@@ -7,7 +7,7 @@ import type { Queries } from "../../../schema/migrate.ts";
 import { changes, definitions, meta, revisions, secrets, tokens } from "../../../schema/tables.ts";
 import { assert } from "../../assert.ts";
 import type { Grant, JsonObject, Kind } from "../document.ts";
-import type { Role } from "./roles.ts";
+import type { Role } from "./role-names.ts";
 import {
   HISTORY_REVISIONS_MAX,
   keyOf,

@@ -5,7 +5,7 @@
  */
 import { assert } from "../../assert.ts";
 import type { Grant, JsonObject, Kind } from "../document.ts";
-import type { Role } from "./roles.ts";
+import type { Role } from "./role-names.ts";
 
 /** A definition as it stands. */
 export interface StoredDefinition {

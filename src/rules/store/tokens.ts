@@ -11,14 +11,13 @@ import { compileGrantWhere } from "../access.ts";
 import type { Accepted } from "./accepted.ts";
 import { checkNotes, type Plan } from "./change.ts";
 import type { Grant } from "../document.ts";
+import { ROLES, type Role } from "./role-names.ts";
 import {
   holdGrants,
   type PreparedGrant,
   prepareGrants,
   type Principal,
   ROLE_SUBJECT_PREFIX,
-  ROLES,
-  type Role,
   subjectProblem,
 } from "./roles.ts";
 import { applyWrite, type State, type StoredToken, type Write } from "./state.ts";

@@ -4,6 +4,7 @@ import { readFile, rm, writeFile } from "node:fs/promises";
 import { systemClock } from "../../../src/clock.ts";
 import { ConflictError, InvalidError, NotFoundError, StorageError } from "../../../src/errors.ts";
 import { encodeText } from "../../../src/message.ts";
+import { ROLES } from "../../../src/rules/store/role-names.ts";
 import {
   hasRole,
   holdGrants,
@@ -11,7 +12,6 @@ import {
   prepareGrants,
   type Principal,
   readReach,
-  ROLES,
   writeReach,
 } from "../../../src/rules/store/roles.ts";
 import type { NewToken } from "../../../src/rules/store/tokens.ts";
