@@ -12,7 +12,7 @@ import { Random } from "../sim/random.ts";
 import { freePort, waitFor } from "../temporary.ts";
 
 const seed = Number(process.env["ISTHMUS_TEST_SEED"] ?? Math.floor(Math.random() * 2 ** 31));
-const CHANGES = process.env["ISTHMUS_TEST_FULL"] === "1" ? 600 : 45;
+const CHANGES = process.env["ISTHMUS_TEST_FULL"] === "1" ? 600 : 32;
 const CHANGE_MS = 1000;
 /** A kill for about so many changes. */
 const CHANGES_A_KILL = 4;

@@ -19,6 +19,9 @@ interface NodeJson {
   readonly sources: readonly string[];
 }
 
+/** What happens to the database is held without the gateways in tests/rules/store/nodes.test.ts. */
+const isFull = process.env["ISTHMUS_TEST_FULL"] === "1";
+
 let postgres: Broker;
 let publisher: MqttClient;
 let mqttUrl: string;
@@ -102,32 +105,35 @@ test("a source that can't be shared runs in one of several gateways, and moves w
     );
   });
 
-  await postgres.kill();
-  await waitFor("the database is missed", async () => {
-    return (await sourceOf(other)).error?.startsWith("it is not known") === true;
-  });
-  await publish();
-  await allTaken();
-  await postgres.restart();
-  await waitFor("both know of each other again", async () => {
-    return (await sourceOf(other)).error?.startsWith("gateway ") === true;
-  });
-  expect((await sourceOf(owner)).state).toBe("running");
-  await publish();
-  await allTaken();
+  if (isFull) {
+    await postgres.kill();
+    await waitFor("the database is missed", async () => {
+      return (await sourceOf(other)).error?.startsWith("it is not known") === true;
+    });
+    await publish();
+    await allTaken();
+    await postgres.restart();
+    await waitFor("both know of each other again", async () => {
+      return (await sourceOf(other)).error?.startsWith("gateway ") === true;
+    });
+    expect((await sourceOf(owner)).state).toBe("running");
+    await publish();
+    await allTaken();
+  }
 
   await owner.kill();
   await publish();
   await waitFor("the other takes over", async () => (await sourceOf(other)).state === "running");
   await publish();
   await waitFor("it has taken what was published meanwhile", async () => {
-    return (await takenBy(other)).join() === "4,5";
+    return (await takenBy(other)).join() === `${published - 1},${published}`;
   });
   await owner.start();
   expect((await runner([owner, other]))[0]).toBe(other);
   await publish();
   await allTaken();
 
+  if (!isFull) return;
   // Who starts while the database is away goes by what it had when it ended.
   await postgres.kill();
   await Promise.all([other.kill(), owner.kill()]);

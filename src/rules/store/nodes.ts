@@ -5,7 +5,6 @@
  * restart of the database moves nothing. Nothing here is on the way of a message.
  */
 import type { Clock } from "../../clock.ts";
-import { assert } from "../../assert.ts";
 import { DatabaseError, errorText } from "../../errors.ts";
 import type { States } from "../../log/log.ts";
 import {
@@ -25,12 +24,16 @@ import { openSession, type Session } from "./session.ts";
 
 /** How often locks are looked at: a gateway that died is replaced so soon. */
 const LOOK_MS = 1_000;
+/** How often when something has just been asked for. */
+const SOON_MS = 100;
 /** How often a gateway tells of itself when nothing has changed. */
 const TELL_MS = 5_000;
 /** One that has been silent for longer is not named as who runs a source. */
 const SILENT_MS = 20_000;
 /** A database that has not answered for so long is away. */
 const ANSWER_MS_MAX = 10_000;
+/** What a stop waits for a database at most. */
+const LEAVE_MS_MAX = 1_000;
 /** After the database was away, those that had a lock take it again before others try. */
 const GRACE_MS = 3_000;
 /** States of the log that say which locks this gateway had. */
@@ -124,10 +127,15 @@ export class Nodes implements AsyncDisposable {
     return isHeard ? `gateway ${node.name} runs it` : "another gateway runs it";
   }
 
-  /** Waits until this gateway may run the source; null when aborted. One caller a source. */
+  /**
+   * Waits until this gateway may run the source, and until its last turn was given back; null when
+   * aborted.
+   */
   async take(name: string, signal: AbortSignal): Promise<Turn | null> {
+    while (this.#wanted.has(name) && !signal.aborted) {
+      await this.#options.clock.sleep(SOON_MS, signal);
+    }
     if (signal.aborted) return null;
-    assert(!this.#wanted.has(name), "a source is run once");
     const granted = Promise.withResolvers<Turn | null>();
     const lost = new AbortController();
     const wanted: Wanted = { name, granted, lost, isHeld: false, holder: null };
@@ -149,7 +157,8 @@ export class Nodes implements AsyncDisposable {
     const session = this.#session;
     if (session === null) return;
     // An unclean end is noticed by the others all the same.
-    await this.#inTime(leave(session.queries, this.#options.self.id)).catch(() => undefined);
+    const left = leave(session.queries, this.#options.self.id);
+    await this.#inTime(left, { ms: LEAVE_MS_MAX }).catch(() => undefined);
     await session.end();
   }
 
@@ -157,7 +166,7 @@ export class Nodes implements AsyncDisposable {
     const { signal } = this.#stop;
     while (!signal.aborted) {
       try {
-        await this.#inTime(this.#look());
+        await this.#inTime(this.#look(), { ms: ANSWER_MS_MAX, signal });
         if (this.#failure !== null) this.#options.warn("the other gateways are known again");
         this.#failure = null;
       } catch (error) {
@@ -167,15 +176,20 @@ export class Nodes implements AsyncDisposable {
       const isNew = [...this.#wanted.values()].some(
         ({ isHeld, holder }) => !isHeld && holder === null,
       );
-      const waitMs = isNew && this.#failure === null ? LOOK_MS / 10 : LOOK_MS;
+      const waitMs = isNew && this.#failure === null ? SOON_MS : LOOK_MS;
       await this.#options.clock.sleep(waitMs, AbortSignal.any([this.#wake.signal, signal]));
     }
   }
 
-  async #inTime<T>(work: Promise<T>): Promise<T> {
+  /** @throws DatabaseError it takes too long, or was not to be waited for any more. */
+  async #inTime<T>(
+    work: Promise<T>,
+    { ms, signal }: { readonly ms: number; readonly signal?: AbortSignal },
+  ): Promise<T> {
     const done = new AbortController();
-    const late = this.#options.clock.sleep(ANSWER_MS_MAX, done.signal).then((): never => {
-      throw new DatabaseError(`the database has not answered for ${ANSWER_MS_MAX / 1_000} s`);
+    const signals = signal === undefined ? [done.signal] : [done.signal, signal];
+    const late = this.#options.clock.sleep(ms, AbortSignal.any(signals)).then((): never => {
+      throw new DatabaseError(`the database has not answered for ${ms / 1_000} s`);
     });
     try {
       return await Promise.race([work, late]);
