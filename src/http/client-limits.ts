@@ -208,6 +208,8 @@ export class ClientCounts {
   readonly #callers: Meters;
   /** Whether any rate is set: the usual case costs nothing. */
   readonly isRated: boolean;
+  /** What all connections share. */
+  readonly #tools: ConnectionTools;
 
   constructor(limits: ClientLimits, clock: Clock) {
     this.limits = limits;
@@ -217,6 +219,8 @@ export class ClientCounts {
     this.isRated = SCOPES.some((scope) => {
       return limits[scope].messages !== null || limits[scope].bytes !== null;
     });
+    const caller = (subject: string): Meter => this.#callers.of(subject, clock.monotonicMs());
+    this.#tools = { limits: limits.connection, isRated: this.isRated, clock, caller };
   }
 
   /** How many addresses and callers are counted. */
@@ -230,12 +234,7 @@ export class ClientCounts {
     const meter = this.#addresses.of(address ?? "", nowMs);
     if (meter.sockets >= meter.limits.sockets) throw limited("this address has too many sockets");
     meter.sockets++;
-    return new ConnectionCounts(meter, {
-      limits: this.limits.connection,
-      isRated: this.isRated,
-      clock: this.#clock,
-      caller: (subject) => this.#callers.of(subject, this.#clock.monotonicMs()),
-    });
+    return new ConnectionCounts(meter, this.#tools);
   }
 
   /** Counts what a call brings. @throws LimitError its address or its caller is over a rate. */

@@ -4,28 +4,32 @@
  */
 import { socketWaitingBytesMax, socketWaitingFramesMax } from "../limits.ts";
 
-/** Handles a frame; a promise when those behind it have to wait. It must not reject. */
-export type HandleFrame = (text: string) => Promise<void> | null;
+/** Who handles frames. */
+export interface FrameHandler {
+  /** Handles a frame; a promise when those behind it have to wait. It must not reject. */
+  handle(text: string): Promise<void> | null;
+}
 
 /** The frames that wait. */
 export class FrameQueue {
-  readonly #handle: HandleFrame;
-  #waiting: string[] = [];
+  readonly #handler: FrameHandler;
+  #waiting: string[] | null = null;
   #waitingBytes = 0;
   #busy: Promise<void> | null = null;
   #isClosed = false;
 
-  constructor(handle: HandleFrame) {
-    this.#handle = handle;
+  constructor(handler: FrameHandler) {
+    this.#handler = handler;
   }
 
   /** Takes a frame; false when more wait than may. */
   push(text: string): boolean {
     if (this.#busy === null) {
-      const pending = this.#handle(text);
+      const pending = this.#handler.handle(text);
       if (pending !== null) this.hold(pending);
       return true;
     }
+    this.#waiting ??= [];
     this.#waiting.push(text);
     this.#waitingBytes += text.length;
     return (
@@ -46,12 +50,12 @@ export class FrameQueue {
 
   async #workThrough(first: Promise<void>): Promise<void> {
     await first;
-    while (this.#waiting.length > 0) {
+    while (this.#waiting !== null) {
       const texts = this.#waiting;
-      this.#waiting = [];
+      this.#waiting = null;
       for (const text of texts) {
         this.#waitingBytes -= text.length;
-        if (!this.#isClosed) await this.#handle(text);
+        if (!this.#isClosed) await this.#handler.handle(text);
       }
     }
     this.#busy = null;

@@ -18,7 +18,8 @@ export type RawSocket = Pick<
 /** Frames to one client. */
 export class Outbox {
   readonly #socket: RawSocket;
-  readonly #waiting: (() => void)[] = [];
+  /** None while nobody waits: there may be thousands of sockets. */
+  #waiting: (() => void)[] | null = null;
   #isBlocked = false;
   #isOpen = true;
   /** Bytes of answers since the client has stopped reading. */
@@ -30,6 +31,11 @@ export class Outbox {
 
   get isOpen(): boolean {
     return this.#isOpen;
+  }
+
+  /** Whether the client has not read what was sent to it. */
+  get isBlocked(): boolean {
+    return this.#isBlocked;
   }
 
   /**
@@ -70,6 +76,7 @@ export class Outbox {
   ready(): Promise<void> {
     if (!this.#isOpen || !this.#isBlocked) return Promise.resolve();
     const { promise, resolve } = Promise.withResolvers<void>();
+    this.#waiting ??= [];
     this.#waiting.push(resolve);
     return promise;
   }
@@ -96,6 +103,8 @@ export class Outbox {
   }
 
   #wake(): void {
-    for (const resolve of this.#waiting.splice(0)) resolve();
+    const waiting = this.#waiting;
+    this.#waiting = null;
+    for (const resolve of waiting ?? []) resolve();
   }
 }

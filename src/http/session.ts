@@ -17,7 +17,7 @@ import { appendFailure, readableStream } from "./append.ts";
 import type { Admission } from "./admission.ts";
 import { type Credential, callerBy, requireRead } from "./auth.ts";
 import type { ConnectionCounts } from "./client-limits.ts";
-import { FrameQueue } from "./frame-queue.ts";
+import { type FrameHandler, FrameQueue } from "./frame-queue.ts";
 import {
   type About,
   aboutOf,
@@ -40,41 +40,46 @@ import { publishFrame } from "./publish-frame.ts";
 import { Selection } from "./range.ts";
 import { encodeCursor } from "../log/cursor.ts";
 import type { HttpContext } from "./services.ts";
-import { Subscription } from "./subscription.ts";
+import { Subscription, type SubscriptionOwner } from "./subscription.ts";
 
-/** What a session is made from. */
-export interface SessionParts {
+/** What all sessions share. */
+export interface SessionTools {
   readonly context: HttpContext;
   readonly names: DurableNames;
   readonly admission: Admission;
-  readonly counts: ConnectionCounts;
   /** How far apart clients come back when connections break. Milliseconds. */
   readonly spreadMs: () => number;
-  /** What came with the upgrade. */
-  readonly credential: Credential;
 }
 
-/** A socket as it lives. */
-export class SocketSession {
+/** What came with the upgrade. */
+export interface SessionStart {
+  readonly credential: Credential;
+  readonly counts: ConnectionCounts;
+}
+
+/** A socket as it lives. What it has only now and then is made then: most are idle. */
+export class SocketSession implements FrameHandler, SubscriptionOwner {
   readonly id: string;
-  readonly #parts: SessionParts;
+  readonly #parts: SessionTools;
+  readonly #counts: ConnectionCounts;
   readonly #outbox: Outbox;
   readonly #openedMs: number;
   readonly #subscriptions = new Map<string, Subscription>();
-  readonly #owned = new Set<Promise<void>>();
-  readonly #queue = new FrameQueue((text) => this.#handle(text));
+  #owned: Set<Promise<void>> | null = null;
+  readonly #queue = new FrameQueue(this);
   #principal: Principal | null = null;
   /** A token is being checked, or waits for that. */
   #isAsking = false;
-  readonly #leaving = new AbortController();
+  /** While it is made to wait for a rate. */
+  #leaving: AbortController | null = null;
   #ending: Promise<void> | null = null;
 
-  constructor(socket: RawSocket, parts: SessionParts) {
+  constructor(socket: RawSocket, parts: SessionTools, { credential, counts }: SessionStart) {
     this.id = parts.context.ids();
     this.#parts = parts;
+    this.#counts = counts;
     this.#outbox = new Outbox(socket);
     this.#openedMs = parts.context.clock.monotonicMs();
-    const { credential } = parts;
     if (credential === null) return;
     this.#queue.hold(this.#guarded({}, this.#authenticate(credential)));
   }
@@ -142,14 +147,14 @@ export class SocketSession {
   }
 
   async #end(): Promise<void> {
-    this.#leaving.abort();
-    this.#parts.counts.leave();
+    this.#leaving?.abort();
+    this.#counts.leave();
     // First what runs: a frame under way may be waiting for a name that one of these holds, by way
     // of another connection that waits for this one.
     await this.#stopAll();
     await this.#queue.close();
     await this.#stopAll();
-    await Promise.all(this.#owned);
+    await Promise.all(this.#owned ?? []);
   }
 
   async #stopAll(): Promise<void> {
@@ -159,11 +164,12 @@ export class SocketSession {
   }
 
   /** Handles a frame; a promise when those behind it have to wait. It never rejects. */
-  #handle(text: string): Promise<void> | null {
-    const waitMs = this.#parts.counts.take(1, text.length);
+  handle(text: string): Promise<void> | null {
+    const waitMs = this.#counts.take(1, text.length);
     const pending = this.#handleNow(text);
     if (waitMs === 0) return pending;
     // Who sends faster than it may is read more slowly: nothing is refused or overtaken.
+    this.#leaving ??= new AbortController();
     const pause = this.#parts.context.clock.sleep(waitMs, this.#leaving.signal);
     return pending === null ? pause : pending.then(() => pause);
   }
@@ -212,7 +218,7 @@ export class SocketSession {
       case "unsubscribe": {
         const subscription = this.#subscription(frame.sub);
         this.#subscriptions.delete(frame.sub);
-        this.#parts.counts.unsubscribe();
+        this.#counts.unsubscribe();
         return subscription.stop();
       }
       case "publish":
@@ -233,7 +239,7 @@ export class SocketSession {
   }
 
   async #authenticate(credential: NonNullable<Credential>): Promise<void> {
-    const { admission, context, counts } = this.#parts;
+    const { admission, context } = this.#parts;
     this.#isAsking = true;
     try {
       const principal = await admission.run(() => callerBy(credential, context));
@@ -242,7 +248,7 @@ export class SocketSession {
       if (before !== null && before.subject !== principal.subject) {
         return this.close(CLOSE.forbidden, "a connection belongs to one subject");
       }
-      counts.identify(principal.subject);
+      this.#counts.identify(principal.subject);
       if (!this.#become(principal)) return;
       const told = { pingMs: socketPingMs, spreadMs: this.#parts.spreadMs() };
       this.#outbox.answer(welcomeFrame(this.id, told));
@@ -282,13 +288,13 @@ export class SocketSession {
   }
 
   async #subscribe(frame: SubscribeFrame, principal: Principal): Promise<void> {
-    const { context, names, counts } = this.#parts;
+    const { context, names } = this.#parts;
     const { sub, name, where, as, key } = frame;
     this.#checkRoom(frame);
     const reach = requireRead(principal, frame.stream, key);
     const stream = readableStream(context, frame.stream);
     const selection = new Selection({ key, where, as }, reach);
-    counts.subscribe();
+    this.#counts.subscribe();
     const claim =
       name === null ? null : await names.claim(principal.subject, name, this.#holder(frame));
     try {
@@ -306,7 +312,7 @@ export class SocketSession {
         clock: context.clock,
         telemetry: context.telemetry,
         durable: claim === null || name === null ? null : { name, claim, window: frame.window },
-        failed: (error) => this.#lost(sub, error),
+        owner: this,
       });
       this.#subscriptions.set(sub, subscription);
       for (const gap of gaps.length === 0 ? [null] : gaps) {
@@ -314,7 +320,7 @@ export class SocketSession {
       }
       subscription.start();
     } catch (error) {
-      counts.unsubscribe();
+      this.#counts.unsubscribe();
       await claim?.release();
       throw error;
     }
@@ -358,12 +364,12 @@ export class SocketSession {
   }
 
   /** A subscription could not read on: it is over, the socket goes on. */
-  #lost(sub: string, error: unknown): void {
+  lost(sub: string, error: unknown): void {
     this.#tellError({ sub }, error);
     const subscription = this.#subscriptions.get(sub);
     if (subscription === undefined) return;
     this.#subscriptions.delete(sub);
-    this.#parts.counts.unsubscribe();
+    this.#counts.unsubscribe();
     this.#own(subscription.stop());
   }
 
@@ -371,7 +377,7 @@ export class SocketSession {
     const pending = publishFrame(frame, this.#caller(), this.#parts.context);
     const answered = this.#guarded({ ref: frame.ref }, this.#published(pending));
     this.#own(answered);
-    return this.#owned.size < socketPublishesMax ? null : answered;
+    return (this.#owned?.size ?? 0) < socketPublishesMax ? null : answered;
   }
 
   async #published(answer: Promise<string>): Promise<void> {
@@ -380,7 +386,8 @@ export class SocketSession {
 
   /** Keeps work that nobody waits for until the end of the session. It must not reject. */
   #own(work: Promise<void>): void {
-    const owned = work.finally(() => this.#owned.delete(owned));
-    this.#owned.add(owned);
+    const all = (this.#owned ??= new Set());
+    const owned = work.finally(() => all.delete(owned));
+    all.add(owned);
   }
 }

@@ -18,17 +18,16 @@ import {
 } from "../limits.ts";
 import { Admission, spreadMs } from "./admission.ts";
 import { bearerToken, type Credential, ticketIn } from "./auth.ts";
-import type { ConnectionCounts } from "./client-limits.ts";
 import { CLOSE, closeReason, SUBPROTOCOL } from "./frames.ts";
 import { DurableNames } from "./names.ts";
 import { problemResponse } from "./problem.ts";
 import type { HttpContext } from "./services.ts";
-import { SocketSession } from "./session.ts";
+import { type SessionStart, type SessionTools, SocketSession } from "./session.ts";
 
 /** What Bun keeps with each connection. */
 export interface SocketData {
-  readonly credential: Credential;
-  readonly counts: ConnectionCounts;
+  /** Until it is open. */
+  start: SessionStart | null;
   session: SocketSession | null;
 }
 
@@ -41,9 +40,9 @@ const SILENT_S = 120;
 export class SocketHub {
   readonly #context: HttpContext;
   readonly #names: DurableNames;
+  readonly #tools: SessionTools;
   /** Sockets that have not said who they are, as of the last look. */
   #unknown = 0;
-  readonly #admission = new Admission(admissionsMax);
   readonly #sessions = new Set<SocketSession>();
   readonly #endings = new Set<Promise<void>>();
   readonly #stop = new AbortController();
@@ -53,6 +52,12 @@ export class SocketHub {
   constructor(context: HttpContext) {
     this.#context = context;
     this.#names = new DurableNames(context.gateway.states, context.clock);
+    this.#tools = {
+      context,
+      names: this.#names,
+      admission: new Admission(admissionsMax),
+      spreadMs: () => this.#spreadMs(),
+    };
     this.#ticking = this.#tick();
     this.#sweeping = this.#sweep();
   }
@@ -67,15 +72,11 @@ export class SocketHub {
       sendPings: true,
       perMessageDeflate: false,
       open: (socket) => {
-        const session = new SocketSession(socket, {
-          context: this.#context,
-          names: this.#names,
-          admission: this.#admission,
-          counts: socket.data.counts,
-          spreadMs: () => this.#spreadMs(),
-          credential: socket.data.credential,
-        });
+        const { start } = socket.data;
+        if (start === null) return;
+        const session = new SocketSession(socket, this.#tools, start);
         socket.data.session = session;
+        socket.data.start = null;
         this.#unknown++;
         this.#sessions.add(session);
         this.#context.telemetry.socketClients = this.#sessions.size;
@@ -119,7 +120,7 @@ export class SocketHub {
     const headers = offered.includes(SUBPROTOCOL) ? { "sec-websocket-protocol": SUBPROTOCOL } : {};
     const counts = clients.enter(address);
     const credential = credentialOf(request, offered);
-    const data = { credential, counts, session: null };
+    const data = { start: { credential, counts }, session: null };
     if (server.upgrade(request, { data, headers })) return undefined;
     counts.leave();
     return problemResponse({ status: 400, code: "invalid", detail: "the upgrade is not valid" });

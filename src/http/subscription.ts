@@ -8,6 +8,7 @@ import { InvalidError } from "../errors.ts";
 import { cursorTellMs, readStepBytes, readStepMessages } from "../limits.ts";
 import { type Cursor, decodeCursor, encodeCursor, shortEpoch } from "../log/cursor.ts";
 import { type StreamBatch, StreamReader } from "../log/stream-reader.ts";
+import type { Waiter } from "../log/log.ts";
 import type { Stream } from "../log/stream.ts";
 import type { StoredMessage } from "../message.ts";
 import type { Telemetry } from "../telemetry.ts";
@@ -28,26 +29,45 @@ export interface SubscriptionParts {
   readonly clock: Clock;
   readonly telemetry: Telemetry;
   /** The durable name, and how many unacked messages may be under way; null: anonymous. */
-  readonly durable: {
-    readonly name: string;
-    readonly claim: NameClaim;
-    readonly window: number;
-  } | null;
-  /** Told when reading failed: the subscription is over. */
-  readonly failed: (error: unknown) => void;
+  readonly durable: Durable | null;
+  readonly owner: SubscriptionOwner;
 }
 
+/** A durable name, and how many unacked messages may be under way. */
+interface Durable {
+  readonly name: string;
+  readonly claim: NameClaim;
+  readonly window: number;
+}
+
+/** Whose subscription it is. */
+export interface SubscriptionOwner {
+  /** Told when reading failed: the subscription is over. */
+  lost(sub: string, error: unknown): void;
+}
+
+interface Place {
+  readonly partition: number;
+  readonly offset: number;
+}
+
+/** Nothing is ended by it: what is read for a subscription has no wait in it. */
+const never = new AbortController().signal;
+const NO_PLACES: Place[] = [];
+
 /** A running subscription. Start it once, stop it once. */
-export class Subscription {
+export class Subscription implements Waiter {
   readonly #parts: SubscriptionParts;
   readonly #reader: StreamReader;
-  readonly #stop = new AbortController();
   readonly #prefix: string;
-  #running: Promise<void> = Promise.resolve();
-  /** Next offsets to be acked, by partition; messages below are not sent again. */
-  readonly #acked: number[];
+  #isStopped = false;
+  /** Null while it waits at the stream's end: then nothing but this object is there. */
+  #running: Promise<void> | null = null;
+  #isEnded = false;
+  /** Next offsets to be acked, by partition; messages below are not sent again. Under a name. */
+  readonly #acked: number[] | null;
   /** Sent and not acked, in the order sent; only under a name. */
-  readonly #unacked: { readonly partition: number; readonly offset: number }[] = [];
+  readonly #unacked: Place[];
   #wake: (() => void) | null = null;
   /** Behind everything that was sent or left out. */
   #done: Cursor;
@@ -61,7 +81,9 @@ export class Subscription {
     this.#reader = new StreamReader(stream, cursor, { key: selection.keyBytes });
     this.#prefix = framePrefix(parts.sub);
     this.#done = parts.cursor;
-    this.#acked = parts.cursor.map(({ offset }) => offset);
+    const isDurable = parts.durable !== null;
+    this.#acked = isDurable ? parts.cursor.map(({ offset }) => offset) : null;
+    this.#unacked = isDurable ? [] : NO_PLACES;
     this.#toldMs = parts.clock.monotonicMs();
   }
 
@@ -94,12 +116,22 @@ export class Subscription {
 
   /** Begins to send. */
   start(): void {
-    this.#running = this.#run();
+    if (this.#running !== null || this.#isStopped) return;
+    // What ends without a wait has no part in `#running`: it must not be set behind its end.
+    this.#isEnded = false;
+    const running = this.#run();
+    if (!this.#isEnded) this.#running = running;
+  }
+
+  /** Something may have come. */
+  readable(isClosed: boolean): void {
+    if (!isClosed) this.start();
   }
 
   /** Ends sending and lets go of the name, once what was acked is on disk. Never rejects. */
   async stop(): Promise<void> {
-    this.#stop.abort();
+    this.#isStopped = true;
+    this.#reader.endWait();
     this.#wakeUp();
     await this.#running;
     await this.#parts.durable?.claim.release();
@@ -115,17 +147,17 @@ export class Subscription {
     if (cursor === null || cursor.length > stream.partitions.length) {
       throw notOurs("it is no cursor of this stream");
     }
-    if (durable === null) return;
+    const acked = this.#acked;
+    if (durable === null || acked === null) return;
     let moved = false;
     for (const [index, { epoch, offset }] of cursor.entries()) {
       const partition = stream.partitions[index];
-      if (partition === undefined || offset <= (this.#acked[index] ?? 0)) continue;
+      if (partition === undefined || offset <= (acked[index] ?? 0)) continue;
       if (epoch !== shortEpoch(partition.epoch)) throw notOurs("the stream was made anew since");
-      this.#acked[index] = Math.min(offset, partition.offsetEnd);
+      acked[index] = Math.min(offset, partition.offsetEnd);
       moved = true;
     }
     if (!moved) return;
-    const acked = this.#acked;
     // Cursors only grow from one frame to the next, so what is acked is the front of the list.
     const first = this.#unacked.findIndex(
       ({ partition, offset }) => offset >= (acked[partition] ?? 0),
@@ -151,35 +183,48 @@ export class Subscription {
     outbox.answer(cursorFrame(sub, encodeCursor(this.#done)));
   }
 
+  /** Sends until there is nothing more to be read now, and waits for that to change. */
   async #run(): Promise<void> {
-    const { outbox, failed } = this.#parts;
-    const { signal } = this.#stop;
+    const { outbox, owner, sub } = this.#parts;
     try {
       for (;;) {
-        await outbox.ready();
-        const room = await this.#room();
-        if (signal.aborted || !outbox.isOpen) return;
-        const batch = await this.#reader.next({
-          messagesMax: Math.min(room, readStepMessages),
-          bytesMax: readStepBytes,
-          wait: true,
-          signal,
-        });
-        if (batch === null) return;
-        if (batch.gaps.length > 0 && !(await this.#tellGaps(batch))) return;
-        this.#send(batch.messages);
+        if (outbox.isBlocked) await outbox.ready();
+        const room = this.#acked === null ? readStepMessages : await this.#room();
+        if (this.#isStopped || !outbox.isOpen) return this.#rest();
+        // Nothing that was read is held across a wait: a client that stops reading costs little.
+        if (!(await this.#step(Math.min(room, readStepMessages)))) break;
         if (!this.#reader.atEnd) await nextTurn();
       }
     } catch (error) {
-      failed(error);
+      this.#rest();
+      return owner.lost(sub, error);
     }
+    this.#rest();
+    if (!this.#isStopped && outbox.isOpen) this.#reader.whenReadable(this);
+  }
+
+  /** It has ended by itself: the next one may start. */
+  #rest(): void {
+    this.#isEnded = true;
+    this.#running = null;
+  }
+
+  /** Reads and sends once; false: there was nothing to be read, or all has ended. */
+  async #step(messagesMax: number): Promise<boolean> {
+    if (this.#reader.atEnd && !this.#reader.hasGaps) return false;
+    const limits = { messagesMax, bytesMax: readStepBytes, wait: false, signal: never };
+    const batch = await this.#reader.next(limits);
+    if (batch === null || this.#isStopped) return false;
+    if (batch.gaps.length > 0 && !(await this.#tellGaps(batch))) return false;
+    this.#send(batch.messages);
+    return true;
   }
 
   /** How many messages may be sent; waits while the window is full. */
   async #room(): Promise<number> {
     const { durable } = this.#parts;
     if (durable === null) return readStepMessages;
-    while (this.#unacked.length >= durable.window && !this.#stop.signal.aborted) {
+    while (this.#unacked.length >= durable.window && !this.#isStopped) {
       const { promise, resolve } = Promise.withResolvers<void>();
       this.#wake = resolve;
       await promise;
@@ -235,7 +280,7 @@ export class Subscription {
     );
     for (let told = 0; told < gaps.length; ) {
       await outbox.ready();
-      if (this.#stop.signal.aborted || !outbox.isOpen) return false;
+      if (this.#isStopped || !outbox.isOpen) return false;
       told += outbox.send(gaps.length - told, (index) => {
         const gap = gaps[told + index];
         return gap === undefined ? null : subscribedFrame(sub, behind, gap);
@@ -246,7 +291,7 @@ export class Subscription {
   }
 
   #isWanted(message: StoredMessage): boolean {
-    const isAcked = message.offset < (this.#acked[message.partition] ?? 0);
+    const isAcked = message.offset < (this.#acked?.[message.partition] ?? 0);
     return !isAcked && this.#parts.selection.takes(message);
   }
 }

@@ -56,6 +56,23 @@ export interface ReadOptions {
   readonly signal: AbortSignal;
 }
 
+/** Who waits at the end of a partition; an object, for there may be many thousands that only wait. */
+export interface Waiter {
+  /** Something may be there to be read; true: the log has closed. */
+  readable(isClosed: boolean): void;
+}
+
+/** The readers at a partition's end. */
+export interface Waits {
+  /**
+   * Wakes `waiter` once when something may be there to be read at `offset`, at once when it is;
+   * where the stream has an index, not for messages of other keys than `key`.
+   */
+  whenReadable(place: WaitPlace, waiter: Waiter): void;
+  /** Ends a wait, of which it does not matter whether it was woken; `key` as it was given. */
+  endWait(key: Uint8Array | null, waiter: Waiter): void;
+}
+
 /** Where a reader waits, and for what. */
 export interface WaitPlace {
   readonly offset: Offset;
@@ -96,12 +113,7 @@ export interface Partition {
    * @throws GapError go on at `to`. @throws OffsetError `offset` is past the end.
    */
   read(offset: Offset, options: ReadOptions): Promise<Batch | null>;
-  /**
-   * Calls `wake` once when something may be there to be read at `offset`, at once when it is;
-   * where the stream has an index, not for messages of other keys than `key`. True: the log has
-   * closed. What it gives ends the wait.
-   */
-  whenReadable(place: WaitPlace, wake: (isClosed: boolean) => void): () => void;
+  readonly waits: Waits;
   /** The first offset appended at or after a time; the end when there is none. */
   offsetAt(timestampMs: number): Promise<Offset>;
 }

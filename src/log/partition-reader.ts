@@ -9,7 +9,7 @@ import { chunkReadsMax } from "../limits.ts";
 import { locateDamage } from "./damage-scan.ts";
 import { Gate } from "./gate.ts";
 import type { KeyIndex } from "./key-index.ts";
-import type { Batch, Offset, PartitionId, ReadOptions, WaitPlace } from "./log.ts";
+import type { Batch, Offset, PartitionId, ReadOptions, Waiter, WaitPlace, Waits } from "./log.ts";
 import type { StoredRecord } from "./record.ts";
 import type { Corruption } from "./recover.ts";
 import type { Segment } from "./segment.ts";
@@ -30,12 +30,10 @@ interface Parts {
   readonly onDamage: (found: Corruption) => Promise<void>;
 }
 
-type Wake = (isClosed: boolean) => void;
-
 /** Readers' side of a partition. */
-export class PartitionReader {
+export class PartitionReader implements Waits {
   readonly #parts: Parts;
-  readonly #waiters = new Set<Wake>();
+  readonly #waiters = new Set<Waiter>();
   readonly #gate = new Gate(chunkReadsMax);
   #closed = false;
 
@@ -47,7 +45,7 @@ export class PartitionReader {
   wake(group: TailGroup | null = null): void {
     const waiters = [...this.#waiters];
     this.#waiters.clear();
-    for (const wake of waiters) wake(this.#closed);
+    for (const waiter of waiters) waiter.readable(this.#closed);
     if (group !== null) this.#parts.keys.committed(group);
     else this.#parts.keys.waiters.wakeAll(this.#closed);
   }
@@ -58,16 +56,19 @@ export class PartitionReader {
     this.wake();
   }
 
-  /** As `Partition.whenReadable`. */
-  whenReadable({ offset, key }: WaitPlace, wake: Wake): () => void {
-    if (offset !== this.#parts.end() || this.#closed) {
-      wake(this.#closed);
-      return nothing;
-    }
+  /** As `Waits.whenReadable`. */
+  whenReadable({ offset, key }: WaitPlace, waiter: Waiter): void {
     const { keys } = this.#parts;
-    if (key !== null && keys.isWanted) return keys.waiters.add(keys.hash(key), wake);
-    this.#waiters.add(wake);
-    return () => this.#waiters.delete(wake);
+    if (offset !== this.#parts.end() || this.#closed) waiter.readable(this.#closed);
+    else if (key !== null && keys.isWanted) keys.waiters.add(keys.hash(key), waiter);
+    else this.#waiters.add(waiter);
+  }
+
+  /** As `Waits.endWait`. */
+  endWait(key: Uint8Array | null, waiter: Waiter): void {
+    const { keys } = this.#parts;
+    if (this.#waiters.delete(waiter) || key === null) return;
+    keys.waiters.remove(keys.hash(key), waiter);
   }
 
   /** Waits until there is something at `offset`; the end then, or null when aborted. */
@@ -76,10 +77,10 @@ export class PartitionReader {
     while (offset === end()) {
       if (signal.aborted || this.#closed) return null;
       const { promise, resolve } = Promise.withResolvers<void>();
-      const wake = (): void => resolve();
-      this.#waiters.add(wake);
+      const waiter = { readable: (): void => resolve() };
+      this.#waiters.add(waiter);
       const onAbort = (): void => {
-        this.#waiters.delete(wake);
+        this.#waiters.delete(waiter);
         resolve();
       };
       signal.addEventListener("abort", onAbort, { once: true });
@@ -285,9 +286,6 @@ function find(records: readonly StoredRecord[], offset: Offset): StoredRecord | 
 function isKey(key: Uint8Array | null, wanted: Uint8Array): boolean {
   return key !== null && Buffer.compare(key, wanted) === 0;
 }
-
-/** There is nothing to end. */
-function nothing(): void {}
 
 function decodeChunk(
   chunk: Buffer,

@@ -26,7 +26,7 @@ import type {
   PartitionId,
   ReadOptions,
   Receipt,
-  WaitPlace,
+  Waits,
 } from "./log.ts";
 import { SealedFile } from "./open-files.ts";
 import type { PartitionContext, PartitionParts } from "./partition-parts.ts";
@@ -167,8 +167,8 @@ export class FilePartition implements Partition, AsyncDisposable {
     return this.#reader.read(offset, options);
   }
 
-  whenReadable(place: WaitPlace, wake: (isClosed: boolean) => void): () => void {
-    return this.#reader.whenReadable(place, wake);
+  get waits(): Waits {
+    return this.#reader;
   }
 
   offsetAt(timestampMs: number): Promise<Offset> {

@@ -5,7 +5,7 @@
 import { GapError, type GapReason } from "../errors.ts";
 import type { StoredMessage } from "../message.ts";
 import { type Cursor, type CursorPlace, encodeCursor, shortEpoch } from "./cursor.ts";
-import type { Batch, Offset, Partition } from "./log.ts";
+import type { Batch, Offset, Partition, Waiter } from "./log.ts";
 import type { Stream } from "./stream.ts";
 
 /** Messages that are gone, told instead of silence. */
@@ -25,15 +25,15 @@ export interface StreamBatch {
 }
 
 /** A position in a stream that moves as it is read. One caller at a time. */
-export class StreamReader {
+export class StreamReader implements Waiter {
   readonly #stream: Stream;
   readonly #places: CursorPlace[];
   readonly #only: number | null;
   readonly #key: Uint8Array | null;
   readonly #pendingGaps: Gap[] = [];
   #turn = 0;
-  /** It waits at the end, and nothing has come that it would have to look at. */
-  #isIdle = false;
+  /** Told when there may be something; it waits at the end, and nothing has come for it to look at. */
+  #waiter: Waiter | null = null;
 
   /**
    * `only` reads one partition; with `key` messages of other keys may be left out. A cursor of
@@ -54,7 +54,7 @@ export class StreamReader {
 
   /** Where it stands: behind everything returned so far. */
   get cursor(): Cursor {
-    return this.#places.map((place) => ({ ...place }));
+    return this.#places.slice();
   }
 
   /** The cursor behind one message of the batch that was returned last. */
@@ -74,14 +74,51 @@ export class StreamReader {
 
   /** While it waits: passes messages of other keys than its own; whether there were any. */
   passOthers(): boolean {
-    if (!this.#isIdle || this.atEnd) return false;
+    if (this.#waiter === null || this.atEnd) return false;
     for (const index of this.#indexes()) this.#move(index, this.#partition(index).offsetEnd);
     return true;
   }
 
+  /** Whether something is missing that `next` has not told of. */
+  get hasGaps(): boolean {
+    return this.#pendingGaps.length > 0;
+  }
+
   /** Whether nothing is there to be read now. */
   get atEnd(): boolean {
-    return this.#indexes().every((index) => this.#available(index) <= 0);
+    const { length } = this.#places;
+    if (this.#only !== null) return this.#available(this.#only) <= 0;
+    for (let index = 0; index < length; index++) if (this.#available(index) > 0) return false;
+    return true;
+  }
+
+  /**
+   * Wakes `waiter` once when some partition may have something, at once when it has; one at a time.
+   * Nothing but this object waits meanwhile.
+   */
+  whenReadable(waiter: Waiter): void {
+    this.#waiter = waiter;
+    for (const index of this.#indexes()) {
+      const place = { offset: this.#offset(index), key: this.#key };
+      this.#partition(index).waits.whenReadable(place, this);
+      if (this.#waiter === null) return;
+    }
+  }
+
+  /** Ends the wait. */
+  endWait(): void {
+    if (this.#waiter === null) return;
+    this.#waiter = null;
+    for (const index of this.#indexes()) this.#partition(index).waits.endWait(this.#key, this);
+  }
+
+  /** A partition may have something. */
+  readable(isClosed: boolean): void {
+    const waiter = this.#waiter;
+    // Who woke it has forgotten it: there are others only where there are several.
+    if (this.#places.length > 1) this.endWait();
+    this.#waiter = null;
+    waiter?.readable(isClosed);
   }
 
   /**
@@ -132,9 +169,8 @@ export class StreamReader {
     const epoch = shortEpoch(partition.epoch);
     if (place === undefined) return { epoch, offset: partition.offsetStart };
     const past = place.offset > partition.offsetEnd;
-    if ((place.epoch === epoch && !past) || place.offset === 0) {
-      return { epoch, offset: place.offset };
-    }
+    if (place.epoch === epoch && !past) return place;
+    if (place.offset === 0) return { epoch, offset: 0 };
     const to = partition.offsetStart;
     if (this.#only === null || this.#only === index) {
       this.#pendingGaps.push({ partition: index, from: place.offset, to, reason: "epoch" });
@@ -166,11 +202,12 @@ export class StreamReader {
   }
 
   #nextIndex(): number | null {
-    const indexes = this.#indexes();
-    for (let step = 0; step < indexes.length; step++) {
-      const index = indexes[(this.#turn + step) % indexes.length];
-      if (index === undefined || this.#available(index) <= 0) continue;
-      this.#turn = (this.#turn + step + 1) % indexes.length;
+    if (this.#only !== null) return this.#available(this.#only) > 0 ? this.#only : null;
+    const { length } = this.#places;
+    for (let step = 0; step < length; step++) {
+      const index = (this.#turn + step) % length;
+      if (this.#available(index) <= 0) continue;
+      this.#turn = (index + 1) % length;
       return index;
     }
     return null;
@@ -179,22 +216,14 @@ export class StreamReader {
   /** Waits until some partition may have something, or until aborted; true: the log has closed. */
   async #waitForAny(signal: AbortSignal): Promise<boolean> {
     const { promise, resolve } = Promise.withResolvers<boolean>();
-    this.#isIdle = true;
-    const wake = (isClosed: boolean): void => {
-      this.#isIdle = false;
-      resolve(isClosed);
-    };
-    const onAbort = (): void => wake(false);
+    const onAbort = (): void => resolve(false);
     signal.addEventListener("abort", onAbort, { once: true });
-    const ends = this.#indexes().map((index) => {
-      const place = { offset: this.#offset(index), key: this.#key };
-      return this.#partition(index).whenReadable(place, wake);
-    });
+    this.whenReadable({ readable: resolve });
     try {
       return await promise;
     } finally {
       signal.removeEventListener("abort", onAbort);
-      for (const end of ends) end();
+      this.endWait();
     }
   }
 }

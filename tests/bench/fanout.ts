@@ -48,6 +48,10 @@ class Bare implements AsyncDisposable {
   readonly port: number;
   readonly #child: Bun.Subprocess;
 
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   private constructor(port: number) {
     this.port = port;
     const script = join(import.meta.dir, "fanout-bare.ts");
@@ -171,7 +175,11 @@ async function rss(gateway: TestGateway): Promise<number> {
     return sent === before;
   };
   await waitFor("the gateway has stopped sending", hasStopped, { timeoutMs: 100_000 });
-  const status = await Bun.file(`/proc/${gateway.pid}/status`).text();
+  return await residentMb(gateway.pid);
+}
+
+async function residentMb(pid: number): Promise<number> {
+  const status = await Bun.file(`/proc/${pid}/status`).text();
   return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1] ?? Number.NaN) / 1024;
 }
 
@@ -182,6 +190,7 @@ async function metrics(gateway: TestGateway): Promise<string> {
 async function memory(): Promise<Row[]> {
   const held = await heldSockets({ first: 1, count: 5000, isStuck: false });
   const idle = await heldSockets({ first: 1, count: 10_000, isStuck: false });
+  const bare = await bareSockets(10_000);
   // What the first hundred cost is mostly the heap that the work itself needs.
   const stuck = await heldSockets({ first: 100, count: 100, isStuck: true });
   const each = (found: { before: number; after: number }, count: number): number =>
@@ -202,7 +211,7 @@ async function memory(): Promise<Row[]> {
       value: each(idle, 10_000),
       bound: 20,
       ...atMost,
-      detail: grown(idle),
+      detail: `${grown(idle)}; bare Bun's own ${each(bare, 10_000).toFixed(1)}`,
     },
     {
       what: "a stuck socket with 20 MB to come, KB",
@@ -212,6 +221,18 @@ async function memory(): Promise<Row[]> {
       detail: grown(stuck),
     },
   ];
+}
+
+/** What so many sockets cost that Bun holds, and nothing of ours. */
+async function bareSockets(count: number): Promise<{ before: number; after: number }> {
+  await using bare = await Bare.start();
+  await using clients = new Clients();
+  const all = { port: bare.port, hello: [], readyFrames: 1 };
+  await clients.open({ ...all, count: 1 });
+  const before = await residentMb(bare.pid);
+  await clients.open({ ...all, count });
+  await Bun.sleep(1000);
+  return { before, after: await residentMb(bare.pid) };
 }
 
 /** What so many sockets beyond the first ones cost. */

@@ -60,10 +60,16 @@ async function liveKeys(folder: string): Promise<Row> {
   const partition = log.partition({ stream: "live", index: 0 });
   let woken = 0;
   const wait = (key: Uint8Array): void => {
-    partition.whenReadable({ offset: partition.offsetEnd, key }, () => {
-      woken++;
-      queueMicrotask(() => wait(key));
-    });
+    const again = (): void => {
+      partition.waits.whenReadable({ offset: partition.offsetEnd, key }, waiter);
+    };
+    const waiter = {
+      readable: (): void => {
+        woken++;
+        queueMicrotask(again);
+      },
+    };
+    again();
   };
   log.keepIndex("live", true);
   for (let key = 0; key < KEYS; key++) wait(encodeText(`phone-${key}`));
