@@ -154,7 +154,7 @@ export class SocketSession implements FrameHandler, SubscriptionOwner {
     await this.#stopAll();
     await this.#queue.close();
     await this.#stopAll();
-    await Promise.all(this.#owned ?? []);
+    if (this.#owned !== null) await Promise.all(this.#owned);
   }
 
   async #stopAll(): Promise<void> {

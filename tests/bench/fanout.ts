@@ -12,6 +12,8 @@ const ROUNDS = 3;
 const SOCKETS = 1000;
 const BURST = 500;
 const MISSED = 1000;
+/** So many that the heap, which grows and shrinks by 15 MB, does not decide. */
+const STUCK = 500;
 const BODY = "x".repeat(256);
 const FRAME_BYTES = 560;
 
@@ -192,7 +194,7 @@ async function memory(): Promise<Row[]> {
   const idle = await heldSockets({ first: 1, count: 10_000, isStuck: false });
   const bare = await bareSockets(10_000);
   // What the first hundred cost is mostly the heap that the work itself needs.
-  const stuck = await heldSockets({ first: 100, count: 100, isStuck: true });
+  const stuck = await heldSockets({ first: 100, count: STUCK, isStuck: true });
   const each = (found: { before: number; after: number }, count: number): number =>
     ((found.after - found.before) / count) * 1024;
   const grown = (found: { before: number; after: number }): string =>
@@ -215,7 +217,7 @@ async function memory(): Promise<Row[]> {
     },
     {
       what: "a stuck socket with 20 MB to come, KB",
-      value: each(stuck, 100),
+      value: each(stuck, STUCK),
       bound: 64,
       ...atMost,
       detail: grown(stuck),
