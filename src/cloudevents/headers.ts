@@ -19,18 +19,24 @@ export interface Found {
 }
 
 const NONE: ReadonlyMap<string, string> = new Map();
+const NO_PREFIXES: readonly string[] = [];
 
 /** The attributes of an event as a binding writes them; null where the headers make no event. */
 export function eventIn(
   headers: readonly Header[],
-  { prefix, alsoRead = [], isPercentEncoded }: EventBinding,
+  { prefix, alsoRead, isPercentEncoded }: EventBinding,
 ): ReadonlyMap<string, string> | null {
-  for (const each of [prefix, ...alsoRead]) {
-    // Most messages are no events: one look at the names tells.
-    if (!headers.some(({ name }) => isNamed(name, each, "specversion"))) continue;
-    const { attributes, isEvent } = collect(headers, each);
-    if (!isEvent) continue;
-    return isPercentEncoded === true ? decoded(attributes) : attributes;
+  let found = eventBy(headers, prefix);
+  for (const each of alsoRead ?? NO_PREFIXES) found ??= eventBy(headers, each);
+  return found !== null && isPercentEncoded === true ? decoded(found) : found;
+}
+
+/** Most messages are no events: one look at the names tells. */
+function eventBy(headers: readonly Header[], prefix: string): ReadonlyMap<string, string> | null {
+  for (const { name } of headers) {
+    if (!isNamed(name, prefix, "specversion")) continue;
+    const { attributes, isEvent } = collect(headers, prefix);
+    return isEvent ? attributes : null;
   }
   return null;
 }

@@ -38,10 +38,15 @@ export function acceptedResponse(body: string): Response {
   return new Response(body, ACCEPTED);
 }
 
-/** A receipt as JSON. The stream's name needs no escape; an id may be a client's own. */
-export function receiptJson(receipt: Receipt): string {
-  const { id, stream, partition, offset, duplicate } = receipt;
-  return `{"id":${JSON.stringify(id)},"stream":"${stream}","partition":${partition},"offset":${offset},"duplicate":${duplicate},"durable":"fsync"}`;
+/**
+ * A receipt as JSON. The stream's name needs no escape; nor does an id, which is ours, but that of
+ * a duplicate's first one, which may be a client's own.
+ */
+export function receiptJson({ id, stream, partition, offset, duplicate }: Receipt): string {
+  const place = `"stream":"${stream}","partition":${partition},"offset":${offset}`;
+  return duplicate
+    ? `{"id":${JSON.stringify(id)},${place},"duplicate":true,"durable":"fsync"}`
+    : `{"id":"${id}",${place},"duplicate":false,"durable":"fsync"}`;
 }
 
 /** The stream to write to. @throws InvalidError it is no name that a stream can have. */

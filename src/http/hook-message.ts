@@ -4,7 +4,7 @@
  */
 import { withHttpEvent } from "../cloudevents/read.ts";
 import { dedupeKeyBytesMax, keyBytesMax } from "../limits.ts";
-import type { Header, Message, Origin } from "../message.ts";
+import { type Header, HOPS_HEADER, type Message, type Origin } from "../message.ts";
 import { arrived } from "../routing/hops.ts";
 import { dedupeFrom, keyFrom } from "../routing/keys.ts";
 import type { HookDocument } from "../rules/document.ts";
@@ -13,6 +13,8 @@ import { contentProperties, headerBytes } from "./request.ts";
 import type { HookFace } from "./services.ts";
 import type { Scheme } from "./verify/schemes.ts";
 import type { Verifier } from "./verify/verifier.ts";
+
+const EVENT_PREFIX = "ce-";
 
 /** Headers that are secrets of the sender, or belong to one connection only. */
 const LEFT_OUT = [
@@ -62,16 +64,22 @@ export function messageOf(
 ): KeylessMessage {
   const kept = keptHeaders(headers, parts.dropped);
   const { origin } = parts;
-  const message = arrived({
+  const hasHops = kept.some(({ name }) => name === HOPS_HEADER);
+  const hasEvent = kept.some(({ name }) => name.startsWith(EVENT_PREFIX));
+  const properties = contentProperties(headers, origin.http?.inflated !== undefined);
+  const message = {
     id: parts.id,
     key: null,
-    properties: contentProperties(headers, origin.http?.inflated !== undefined),
+    properties,
     headers: kept,
     body: parts.body,
     timestampMs: parts.atMs,
     origin,
-  });
-  return withHttpEvent(message);
+  };
+  // Most have neither come through a gateway nor are they events: a look at the names tells.
+  const isPlain = !hasEvent && properties.contentType === undefined;
+  const here = hasHops ? arrived(message) : message;
+  return isPlain ? here : withHttpEvent(here);
 }
 
 /**

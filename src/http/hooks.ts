@@ -8,6 +8,8 @@
 import type { BunRequest } from "bun";
 import { GatewayError, LimitError, NotFoundError } from "../errors.ts";
 import type { Receipt } from "../log/log.ts";
+import type { Stream } from "../log/stream.ts";
+import type { Message } from "../message.ts";
 import type { HookAnswer } from "../rules/document.ts";
 import type { IntakeCounts } from "../telemetry.ts";
 import {
@@ -17,10 +19,10 @@ import {
   settledReceipt,
   whenDurable,
 } from "./append.ts";
-import { HookBodies } from "./hook-body.ts";
+import { type HeldBody, HookBodies } from "./hook-body.ts";
 import { checkHeaders, checkHost } from "./hook-headers.ts";
 import { HookLimiter, type Shed } from "./hook-limits.ts";
-import { type KeylessMessage, messageOf, prepare } from "./hook-message.ts";
+import { type Dedupe, type KeylessMessage, messageOf, prepare } from "./hook-message.ts";
 import { type HookPlan, planOf } from "./hook-plan.ts";
 import { type HookServer, type Proof, UNVERIFIED, verified } from "./hook-proof.ts";
 import { isChallenge, probeAnswer } from "./probes.ts";
@@ -78,32 +80,63 @@ export function hookHandler(context: HttpContext): HookHandler {
 
 async function answered(call: Call): Promise<Response> {
   const { shared, request, hook, plan } = call;
-  const { counts } = plan;
+  const { bodies, context } = shared;
+  let held: HeldBody | null = null;
   let isIn = false;
   try {
-    if (request.method !== "POST" || !plan.takesPost || isChallenge(hook, request)) {
-      const probe = await probeAnswer(hook, request);
-      if (probe !== null) return counted(probe, counts, "probe");
+    if (plan.mayBeProbe || request.method !== "POST") {
+      const probe = await probeOf(call);
+      if (probe !== null) return counted(probe, plan.counts, "probe");
     }
     const refused = enter(call);
-    if (refused !== null) return counted(refused.response, counts, refused.reason);
+    if (refused !== null) return counted(refused.response, plan.counts, refused.reason);
     isIn = true;
-    return (plan.limiter ?? shared.limiter).mark(await taken(call));
+    const begun = begin(call);
+    held = begun.held;
+    const raw = await held.arrived;
+    const made = plan.isPlain
+      ? messageFrom(call, begun, raw, UNVERIFIED)
+      : await proven(call, begun, raw);
+    if (made instanceof Response) return marked(call, counted(made, plan.counts, "handshake"));
+    const dedupe = prepare(hook, made, request.headers, plan.dedupe);
+    const stream = context.gateway.streams.stream(hook.document.stream);
+    const appended = appendTo(stream, made, dedupe.key);
+    try {
+      await whenDurable(appended.durable, context);
+    } catch (error) {
+      throw appendFailure(error);
+    }
+    let { receipt } = appended;
+    if (receipt.duplicate) receipt = await firstReceipt(call, stream, { receipt, made, dedupe });
+    plan.counts.accepted++;
+    const { answer } = plan;
+    return marked(call, answer === null ? acceptedResponse(receiptJson(receipt)) : fixed(answer));
   } catch (error) {
-    if (request.signal.aborted) {
-      // The sender is gone, and with it whoever could read an answer.
-      counts.count("aborted");
-      return new Response(null, { status: 400 });
-    }
-    counts.count(reasonOf(error));
-    const failure = failureResponse(error, shared.context.telemetry);
-    if (failure.status === 401 && plan.authenticate !== null) {
-      failure.headers.set("www-authenticate", plan.authenticate);
-    }
-    return failure;
+    return failed(call, error);
   } finally {
+    if (held !== null) bodies.release(held);
     if (isIn) leave(call);
   }
+}
+
+/** The answer to what is no webhook; null: it is one. */
+async function probeOf({ request, hook, plan }: Call): Promise<Response | null> {
+  const isOther = request.method !== "POST" || !plan.takesPost || isChallenge(hook, request);
+  return isOther ? await probeAnswer(hook, request) : null;
+}
+
+function failed({ shared, request, plan }: Call, error: unknown): Response {
+  if (request.signal.aborted) {
+    // The sender is gone, and with it whoever could read an answer.
+    plan.counts.count("aborted");
+    return new Response(null, { status: 400 });
+  }
+  plan.counts.count(reasonOf(error));
+  const failure = failureResponse(error, shared.context.telemetry);
+  if (failure.status === 401 && plan.authenticate !== null) {
+    failure.headers.set("www-authenticate", plan.authenticate);
+  }
+  return failure;
 }
 
 function reasonOf(failure: unknown): string {
@@ -130,67 +163,88 @@ function leave({ shared, plan }: Call): void {
   plan.limiter?.leave();
 }
 
-/** Reads, checks and stores, and lets the body's memory go when all is done. */
-async function taken(call: Call): Promise<Response> {
-  const { shared, request, server, hook, plan } = call;
-  const { bodies, context } = shared;
+/** Tells a sender how much its hook has left, or all hooks together. */
+function marked({ shared, plan }: Call, response: Response): Response {
+  return (plan.limiter ?? shared.limiter).mark(response);
+}
+
+/** What is known of a webhook before its body has come. */
+interface Begun {
+  readonly held: HeldBody;
+  /** The coding that its body is to be freed from. */
+  readonly inflated: "gzip" | null;
+  readonly atMs: number;
+  readonly peer: string | null;
+}
+
+/** Begins to read a body, which is to be released. @throws RequestError, LimitError */
+function begin({ shared, request, server, hook, plan }: Call): Begun {
   checkHost(request.headers);
   const inflated = plan.checksHeaders ? checkHeaders(hook.document, request.headers) : null;
-  const atMs = context.clock.nowMs();
+  const atMs = shared.context.clock.nowMs();
   const peer = server.requestIP(request)?.address ?? null;
-  const held = bodies.read(request, server, plan.bounds);
-  try {
-    const raw = await held.arrived;
-    const caller = context.proxies.caller(request.headers, peer);
-    const isOpen = hook.document.verify === null;
-    const asked = isOpen ? UNVERIFIED : verified(call, { body: raw, atMs, caller });
-    const proof = asked instanceof Promise ? await asked : asked;
-    const body = inflated === null ? raw : await bodies.inflate(held, raw, plan.bounds.bytesMax);
-    const { method, url, headers } = request;
-    const { keyId, signedUrl } = proof;
-    const { address } = caller;
-    const origin = plan.origins.of({ method, url, address, signedUrl, keyId, inflated });
-    const handshake = handshakeOf(call, proof, body);
-    if (handshake !== null) return handshake;
-    const parts = { id: context.ids(), body, atMs, origin, dropped: plan.dropped };
-    return await stored(call, messageOf(headers, parts));
-  } finally {
-    bodies.release(held);
-  }
+  return { held: shared.bodies.read(request, server, plan.bounds), inflated, atMs, peer };
+}
+
+/** The message of a webhook whose signature holds, or the answer to a handshake, which is none. */
+async function proven(
+  call: Call,
+  begun: Begun,
+  raw: Uint8Array,
+): Promise<KeylessMessage | Response> {
+  const { shared, request, hook, plan } = call;
+  const { held, inflated, atMs } = begun;
+  const caller = shared.context.proxies.caller(request.headers, begun.peer);
+  const isOpen = hook.document.verify === null;
+  const proof = isOpen ? UNVERIFIED : await verified(call, { body: raw, atMs, caller });
+  const { bytesMax } = plan.bounds;
+  const body = inflated === null ? raw : await shared.bodies.inflate(held, raw, bytesMax);
+  const asked = handshakeOf(hook, proof, body);
+  if (asked !== null) return asked;
+  const message = messageFrom(call, begun, body, proof);
+  const echo = hook.verifier?.echo ?? null;
+  return (echo === null ? null : echoAnswer(echo, message)) ?? message;
 }
 
 /** What a provider asks before it sends; null: it is a webhook. Nothing of it is stored. */
-function handshakeOf({ hook, plan }: Call, { key }: Proof, body: Uint8Array): Response | null {
-  const handshake = hook.verifier?.scheme?.handshake ?? null;
-  if (handshake === null || key === null) return null;
-  const answer = handshakeAnswer(handshake, body, key);
-  return answer === null ? null : counted(answer, plan.counts, "handshake");
+function handshakeOf({ verifier }: HookFace, { key }: Proof, body: Uint8Array): Response | null {
+  const handshake = verifier?.scheme?.handshake ?? null;
+  return handshake === null || key === null ? null : handshakeAnswer(handshake, body, key);
 }
 
-/** Answers once it is on disk. @throws StorageError the log can't take it now: never a 4xx. */
-async function stored(call: Call, message: KeylessMessage): Promise<Response> {
-  const { shared, request, hook, plan } = call;
+function messageFrom(
+  { shared, request, plan }: Call,
+  { inflated, atMs, peer }: Begun,
+  body: Uint8Array,
+  { keyId, signedUrl }: Proof,
+): KeylessMessage {
   const { context } = shared;
-  const echo = hook.verifier?.echo ?? null;
-  const echoed = echo === null ? null : echoAnswer(echo, message);
-  if (echoed !== null) return counted(echoed, plan.counts, "handshake");
-  const { key: dedupeKey, isIdempotency } = prepare(hook, message, request.headers, plan.dedupe);
-  const stream = context.gateway.streams.stream(hook.document.stream);
-  let receipt: Receipt;
+  const { method, url, headers } = request;
+  const { address } = context.proxies.caller(headers, peer);
+  const origin = plan.origins.of({ method, url, address, signedUrl, keyId, inflated });
+  return messageOf(headers, { id: context.ids(), body, atMs, origin, dropped: plan.dropped });
+}
+
+/** @throws StorageError the log can't take it now: never a 4xx. */
+function appendTo(stream: Stream, message: Message, dedupeKey: string | null) {
   try {
-    const appended = stream.appendOne(message, { dedupeKey });
-    await whenDurable(appended.durable, context);
-    receipt = appended.receipt;
+    return stream.appendOne(message, { dedupeKey });
   } catch (error) {
     throw appendFailure(error);
   }
-  const { answer } = plan;
+}
+
+/** The receipt that a message got which came before. @throws ConflictError it was another one. */
+async function firstReceipt(
+  { plan }: Call,
+  stream: Stream,
+  came: { readonly receipt: Receipt; readonly made: Message; readonly dedupe: Dedupe },
+): Promise<Receipt> {
+  const { receipt, made, dedupe } = came;
+  const { isIdempotency } = dedupe;
   // A first one's body has to be looked at even where the answer doesn't show its receipt.
-  if (receipt.duplicate && (answer === null || isIdempotency)) {
-    receipt = await settledReceipt(stream, receipt, isIdempotency ? message : null);
-  }
-  plan.counts.accepted++;
-  return answer === null ? acceptedResponse(receiptJson(receipt)) : fixed(answer);
+  if (plan.answer !== null && !isIdempotency) return receipt;
+  return await settledReceipt(stream, receipt, isIdempotency ? made : null);
 }
 
 function fixed({ status, body, contentType }: HookAnswer): Response {

@@ -98,12 +98,12 @@ export class Group {
    * Adds a message as the next offset. @throws LimitError, InvalidError: the group is unchanged.
    */
   add(message: Message, dedupeKey: string | null): Offset {
-    const mark = this.mark();
+    const byteLength = this.#buffer.length;
     const batch = this.#batchWithRoom();
     try {
       encodeRecord(this.#buffer, message, dedupeKey);
     } catch (error) {
-      this.rewind(mark);
+      this.rewind({ count: this.#count, byteLength });
       throw error;
     }
     const offset = this.endOffset;

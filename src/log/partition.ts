@@ -134,11 +134,11 @@ export class FilePartition implements Partition, AsyncDisposable {
     const mark = group.mark();
     const { dedupeKeys } = options;
     const receipts: Receipt[] = [];
-    let index = 0;
     try {
       for (const message of messages) {
+        const index = receipts.length;
         const key = dedupeKeys?.[index] ?? null;
-        receipts.push(this.#appendOne(group, message, { key, found: found[index++] ?? null }));
+        receipts.push(this.#appendOne(group, message, key, found[index] ?? null));
       }
     } catch (error) {
       group.rewind(mark);
@@ -239,13 +239,10 @@ export class FilePartition implements Partition, AsyncDisposable {
     }
   }
 
-  #appendOne(
-    group: Group,
-    message: Message,
-    { key, found }: { readonly key: string | null; readonly found: Offset | null },
-  ): Receipt {
+  /** A message of an append, with what is known of its key. */
+  #appendOne(group: Group, message: Message, key: string | null, found: Offset | null): Receipt {
     const { stream, index: partition } = this.id;
-    const first = this.#lookups.first(key, found);
+    const first = key === null ? null : this.#lookups.first(key, found);
     const offset = first ?? group.add(message, key);
     if (first === null && key !== null) this.#dedupe.note(key, offset);
     return { id: message.id, stream, partition, offset, duplicate: first !== null };

@@ -29,6 +29,14 @@ export interface StreamAppendOptions {
   readonly expectedOffset?: Offset;
 }
 
+/** What an append of one message may ask for: as for several. */
+export interface AppendOneOptions {
+  readonly dedupeKey?: string | null;
+  readonly sourceKey?: SourceKey | null;
+  readonly partition?: number;
+  readonly expectedOffset?: Offset;
+}
+
 /** A stream as it runs. Its count of partitions is fixed once it holds a message. */
 export class Stream {
   readonly name: string;
@@ -72,23 +80,17 @@ export class Stream {
    */
   appendOne(
     message: Message,
-    options: {
-      dedupeKey?: string | null;
-      sourceKey?: SourceKey | null;
-      partition?: number;
-      expectedOffset?: Offset;
-    } = {},
+    options: AppendOneOptions = {},
   ): { readonly durable: Promise<void>; readonly receipt: Receipt } {
     const dedupeKey = options.dedupeKey ?? null;
     const { expectedOffset, sourceKey = null } = options;
     const index = options.partition ?? this.choose(message, dedupeKey, sourceKey?.key);
     this.guard?.(index);
-    const asked: AppendOptions = {
-      dedupeKeys: [dedupeKey ?? sourceKey?.key ?? null],
-      ...(expectedOffset === undefined ? null : { expectedOffset }),
-      ...(dedupeKey !== null || sourceKey?.isLookedUp !== false ? null : { isLookedUp: [false] }),
-    };
-    const appended = this.#partition(index).append([message], asked);
+    const partition = this.#partition(index);
+    const isAsked = dedupeKey !== null || sourceKey !== null || expectedOffset !== undefined;
+    const appended = isAsked
+      ? partition.append([message], askedOf(options))
+      : partition.append([message]);
     return { durable: appended.durable, receipt: appended.receipt(0) };
   }
 
@@ -149,6 +151,15 @@ export class Stream {
     assert(partition !== undefined, "a partition is one of the stream's");
     return partition;
   }
+}
+
+function askedOf({ dedupeKey, sourceKey, expectedOffset }: AppendOneOptions): AppendOptions {
+  const own = dedupeKey ?? null;
+  return {
+    dedupeKeys: [own ?? sourceKey?.key ?? null],
+    ...(expectedOffset === undefined ? null : { expectedOffset }),
+    ...(own !== null || sourceKey?.isLookedUp !== false ? null : { isLookedUp: [false] }),
+  };
 }
 
 function pick(messages: readonly Message[], indexes: readonly number[]): Message[] {
