@@ -93,11 +93,12 @@ export interface Translation<Config = unknown> {
   /**
    * What a message loses on its way out; asked for every message, so it must be cheap. The id and
    * the time are the gateway's as much as the producer's: where a protocol has no place for them
-   * the table says so, and no message is said to lose them.
+   * the table says so, and no message is said to lose them. `form` is the one of `batchForms` in
+   * which several go as one; none: each goes by itself.
    */
-  losses(message: Message, config: Config): readonly Loss[];
+  losses(message: Message, config: Config, form?: string | null): readonly Loss[];
   /** Why the message could not be sent, whatever the address, or null. For previews. */
-  refusal(message: Message, config: Config, nowMs: number): string | null;
+  refusal(message: Message, config: Config, nowMs: number, form?: string | null): string | null;
 }
 
 /** How CloudEvents stand in a protocol, as its binding says. */
@@ -159,6 +160,12 @@ export interface BridgeModule<Config = unknown> {
   readonly places?: Places;
   /** Absent: `format: cloudevents` is refused, and events are taken in as plain messages. */
   readonly events?: EventBinding;
+  /**
+   * Forms in which several messages go out as one, with one outcome for all of them; the first is
+   * the default. `fixed.batch` of an address names the chosen one, or `cloudevents`: then each call
+   * of `send` is one. Absent: each message goes by itself.
+   */
+  readonly batchForms?: readonly string[];
   /** Keys of a sink's address that become `fixed`: references may stand there, templates not. */
   readonly fixedKeys?: readonly string[];
   /** Connects; resolves once the broker has answered. @throws DisconnectedError try again later. */

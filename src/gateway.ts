@@ -112,14 +112,14 @@ export class Gateway {
     this.#parts = parts;
     this.streams = streams;
     this.states = log.states;
-    const definitions = (): Definitions => store.current();
-    this.#hops = new Hops({ states: log.states, modules, definitions, random });
+    this.#hops = new Hops({ ...parts, states: log.states, definitions: () => store.current() });
     this.#routes = new Routes({
       trail: (target) => this.#hops.trail(target),
       streams,
       states: log.states,
       modules,
       connection: (name) => this.#bridges.get(name)?.connection,
+      bridgeRevision: (name) => this.#bridges.get(name)?.revision ?? 0,
       revision: (rule, revision) =>
         store.revision("rules", rule, revision) as Definition<RuleDocument> | null,
       journey: new JourneyLog(streams, clock, events.warn),

@@ -20,6 +20,7 @@ import { refuseHalfRestored } from "./log/restore.ts";
 import { Streams } from "./log/stream.ts";
 import { refuseCycles } from "./rules/cycles.ts";
 import { operationMetrics } from "./routing/operation-metrics.ts";
+import { targetMetrics } from "./routing/target-metrics.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
 import { Nodes } from "./rules/store/nodes.ts";
@@ -85,7 +86,11 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
       fullCounts: () => gateway.fullCounts(),
     });
     telemetry.attachBridges(bridgeStatuses(gateway));
-    for (const metric of operationMetrics(gateway.operations, () => gateway.routes())) {
+    const routes = (): ReturnType<typeof gateway.routes> => gateway.routes();
+    for (const metric of [
+      ...operationMetrics(gateway.operations, routes),
+      ...targetMetrics(routes),
+    ]) {
       telemetry.register(metric);
     }
     await gateway.start();

@@ -62,11 +62,13 @@ export class HttpBridge implements Bridge {
     if (this.#ending.signal.aborted) throw new DisconnectedError("the bridge is closed");
     const { method } = address.fields;
     const sign = address.fixed?.["sign"] as SignConfig | undefined;
+    const batch = address.fixed?.["batch"];
     const secrets = sign === undefined ? null : await resolveAll(sign.secrets, this.#resolve);
     return new HttpSink({
       requester: this.#requester,
       url: this.#url,
       signer: secrets === null ? null : new Signer(secrets),
+      batch: typeof batch === "string" ? batch : null,
       method: typeof method === "string" ? method : this.#config.method,
       headers: this.#headers,
       clock: systemClock,

@@ -15,6 +15,7 @@ import {
 } from "../document.ts";
 import { httpPlaces } from "../places.ts";
 import { mapping } from "../mapping.ts";
+import { batchForms, batchLosses, batchProblem } from "./batch.ts";
 import { encodeMessage, isHeaderName, lossesOf } from "./codec.ts";
 import { Guard, isAllowEntry } from "./guard.ts";
 import { pathProblem, pathSpecials } from "./path.ts";
@@ -95,12 +96,15 @@ export const http: BridgeModule<HttpConfig> = {
   },
   addressSpecials: { path: pathSpecials },
   fixedKeys: ["sign"],
+  batchForms,
   places: httpPlaces,
   events: { prefix: "ce-", isPercentEncoded: true },
   translation: {
     rows: () => mapping.http,
-    losses: (message) => lossesOf(message),
-    refusal(message, { headers }, nowMs) {
+    losses: (message, _config, form = null) =>
+      form === null ? lossesOf(message) : batchLosses(message, form),
+    refusal(message, { headers }, nowMs, form = null) {
+      if (form !== null) return batchProblem(message);
       const encoded = encodeMessage(message, { fixed: headers, nowMs, signer: null });
       return "refused" in encoded ? encoded.refused : null;
     },

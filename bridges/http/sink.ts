@@ -1,13 +1,15 @@
 /**
  * Posts messages to a URL. Messages of equal key go strictly one after another, others side by
  * side; each has its own outcome. An answer that is no success is the message's outcome; a target
- * that nobody reaches ends the bridge, which is then opened anew with backoff.
+ * that nobody reaches ends the bridge, which is then opened anew with backoff. With a batch the
+ * messages of a call are one request, with one outcome.
  */
 import type { Outcome, Outgoing, Sink } from "../../src/bridge.ts";
 import type { Clock } from "../../src/clock.ts";
 import type { Message } from "../../src/message.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import { Call } from "../call.ts";
+import { batchMessage, batchProblem } from "./batch.ts";
 import { encodeMessage, isHeaderName } from "./codec.ts";
 import { Lanes } from "./lanes.ts";
 import { pathProblem, requestPath } from "./path.ts";
@@ -29,6 +31,8 @@ export interface SinkParts {
   readonly headers: Readonly<Record<string, string>>;
   /** Null: requests are not signed. */
   readonly signer: Signer | null;
+  /** The form in which the messages of a call go as one request; null: a request for each. */
+  readonly batch: string | null;
   readonly clock: Clock;
   /** Aborted when the bridge ends. */
   readonly ending: AbortSignal;
@@ -54,6 +58,9 @@ export class HttpSink implements Sink {
   async send(outgoing: readonly Outgoing[], signal: AbortSignal): Promise<readonly Outcome[]> {
     const { ending } = this.#parts;
     if (ending.aborted) throw new DisconnectedError("the bridge is closed");
+    const { batch } = this.#parts;
+    if (batch !== null)
+      return await this.#sendBatch(outgoing, batch, AbortSignal.any([signal, ending]));
     const call = new Call(outgoing.length);
     const tally: Tally = { answered: 0, failure: null };
     const either = AbortSignal.any([signal, ending]);
@@ -74,6 +81,34 @@ export class HttpSink implements Sink {
 
   async [Symbol.asyncDispose](): Promise<void> {
     // Connections are the bridge's; nothing here outlives it.
+  }
+
+  /** One request for all, up to one that can't be in it: that one is refused when it is the first. */
+  async #sendBatch(
+    outgoing: readonly Outgoing[],
+    form: string,
+    signal: AbortSignal,
+  ): Promise<readonly Outcome[]> {
+    const [first] = outgoing;
+    if (first === undefined) return [];
+    const bad = outgoing.findIndex(({ message }) => batchProblem(message) !== null);
+    const good = bad < 0 ? outgoing : outgoing.slice(0, bad);
+    const after = outgoing.slice(good.length).map(({ message }, index): Outcome => {
+      const problem = index === 0 ? batchProblem(message) : null;
+      return problem === null ? { unknown: true } : { refused: problem, final: true };
+    });
+    if (good.length === 0) return after;
+    const messages = good.map(({ message }) => message);
+    const message = batchMessage(messages, form, this.#parts.clock.nowMs());
+    const tally: Tally = { answered: 0, failure: null };
+    const outcome = await this.#post({ message, fields: first.fields }, tally, signal);
+    if (tally.failure !== null) {
+      this.#parts.onLost(tally.failure);
+      throw tally.failure;
+    }
+    // Behind what was not sent nothing is refused: it comes to be the first.
+    const rest = "sent" in outcome ? after : after.map((): Outcome => ({ unknown: true }));
+    return [...good.map((): Outcome => outcome), ...rest];
   }
 
   async #post({ message, fields }: Outgoing, tally: Tally, signal: AbortSignal): Promise<Outcome> {

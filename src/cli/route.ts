@@ -39,11 +39,16 @@ export function registerRoute(program: Command): void {
   for (const word of ["pause", "resume"] as const) {
     const command = route
       .command(word)
-      .summary(word === "pause" ? "begin nothing more, until resumed" : "go on after a pause")
+      .summary(
+        word === "pause"
+          ? "begin nothing more, until resumed"
+          : "go on after a pause; ask a disabled target again",
+      )
       .description(
         word === "pause"
           ? "Pause routes. What is under way is finished; a restart does not resume them."
-          : "Let paused routes go on from where they were.",
+          : "Let paused routes go on from where they were. A target that is disabled (it answered 410) " +
+              "or left alone because it is down is asked again at once.",
       )
       .argument("<route>", NAMES)
       .addHelpText("after", `\nExample:\n  isthmus route ${word} big-orders`);

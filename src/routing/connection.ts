@@ -50,8 +50,8 @@ export class BridgeConnection implements AsyncDisposable {
   }
 
   /** What a message loses on its way out through the bridge, connected or not. */
-  lossesOf(message: Message): readonly Loss[] {
-    return this.module.translation?.losses(message, this.#parts.config) ?? noLosses;
+  lossesOf(message: Message, form: string | null): readonly Loss[] {
+    return this.module.translation?.losses(message, this.#parts.config, form) ?? noLosses;
   }
 
   /** The live bridge; waits for it as long as it takes. Null when aborted or closed. */

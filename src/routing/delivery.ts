@@ -4,9 +4,11 @@
  * all ways to finish in `#finish`.
  */
 import { assert } from "../assert.ts";
+import type { Sink } from "../bridge.ts";
 import { DisconnectedError, errorText, type GapError } from "../errors.ts";
 import type { Offset } from "../log/log.ts";
 import type { StoredMessage } from "../message.ts";
+import type { Seat } from "./gate.ts";
 import { HeldSinks } from "./held-sink.ts";
 import { Lanes, type Sent } from "./lanes.ts";
 import { LossTally } from "./losses.ts";
@@ -39,6 +41,7 @@ export class Delivery {
   readonly #parts: DeliveryParts;
   readonly #lanes: Lanes;
   readonly #sender: Sender;
+  readonly #seats: readonly Seat[];
   readonly #losses = new LossTally();
   #isBegun = false;
   #state: "running" | "retrying" | "blocked" = "running";
@@ -52,6 +55,9 @@ export class Delivery {
       events.warn(`rule ${parts.ruleName}: ${errorText(error)}`);
       this.show("blocked", errorText(error));
     };
+    const laneSeat = parts.gate.seat(() => this.#lanes.called());
+    const senderSeat = parts.gate.seat(() => this.#sender.called());
+    this.#seats = [laneSeat, senderSeat];
     const shared = {
       clock,
       random,
@@ -65,6 +71,7 @@ export class Delivery {
     };
     this.#lanes = new Lanes({
       ...shared,
+      seat: laneSeat,
       onExpired: (work) => this.#finish(work, "expired"),
       bury: (work, given) => this.#bury(work, given),
       canHold: (lane) => this.wait.canHold(lane),
@@ -72,6 +79,7 @@ export class Delivery {
     });
     this.#sender = new Sender({
       ...shared,
+      seat: senderSeat,
       divert: (work) => this.#divert(work),
       giveUp: (work, given) => this.#giveUp(work, given),
     });
@@ -142,22 +150,32 @@ export class Delivery {
     const { window } = this.#parts.progress;
     const hasRoom = (): boolean => window.room > 0 && this.#lanes.hasRoom && this.wait.hasRoom;
     await this.#lanes.until(() => {
-      if (hasRoom()) return true;
+      const isRoom = hasRoom();
+      this.#lanes.isHurried = !isRoom;
       // What rests after a failure is in the way of the others.
-      if (this.wait.hasRoom) this.#lanes.shed();
-      return false;
+      if (!isRoom && this.wait.hasRoom) this.#lanes.shed();
+      return isRoom;
     });
   }
 
   /** Resolves when all that was read is finished or waits durably, or when stopped. */
   async drained(): Promise<void> {
-    await this.#lanes.until(() => this.#parts.progress.window.isEmpty);
+    await this.#lanes.until(() => {
+      const { isEmpty } = this.#parts.progress.window;
+      this.#lanes.isHurried = !isEmpty;
+      return isEmpty;
+    });
   }
 
   /** Resolves when nothing is under way any more. Call it after `stop` was aborted. */
   async ended(): Promise<void> {
     await this.#lanes.ended();
     await this.wait.ended();
+  }
+
+  /** Leaves the target's gate: what is still under way is left behind. */
+  leave(): void {
+    for (const seat of this.#seats) seat.close();
   }
 
   /** Delivers messages side by side by key; returns at once. */
@@ -249,13 +267,12 @@ export class Delivery {
     try {
       const sink = await this.sinks.get(revision, stop);
       if (sink === null) return null;
-      const { disabled } = sink;
-      if (disabled !== undefined && disabled !== null) return new DisconnectedError(disabled);
       try {
         const outcomes = await sink.send(outgoing, abort);
         assert(outcomes.length === outgoing.length, "a sink answers for each message");
         const whole = wholeOutcomes(works, outcomes);
         this.#parts.journey?.sent(works, whole);
+        await this.#seeDisabled(revision, sink);
         return whole;
       } catch (error) {
         await this.sinks.drop(revision.revision, sink);
@@ -265,6 +282,14 @@ export class Delivery {
       if (error instanceof DisconnectedError) return error;
       return new DisconnectedError(errorText(error), { cause: error });
     }
+  }
+
+  /** A target that wants nothing more is asked no more; once it is again, by another sink. */
+  async #seeDisabled({ revision }: RunningRevision, sink: Sink): Promise<void> {
+    const { disabled } = sink;
+    if (disabled === undefined || disabled === null) return;
+    this.#parts.gate.disable(disabled);
+    await this.sinks.drop(revision, sink);
   }
 
   /** Whether a message of the partition's order leaves it without being sent. */

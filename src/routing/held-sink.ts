@@ -42,18 +42,6 @@ export class HeldSinks {
     await this.#held.get(revision)?.drop(failed);
   }
 
-  /** Why a target that is held wants nothing more; null: none said so. */
-  get disabled(): string | null {
-    for (const held of this.#held.values()) if (held.disabled !== null) return held.disabled;
-    return null;
-  }
-
-  /** Closes the sinks of targets that want nothing more: the next message asks them again. */
-  async enable(): Promise<void> {
-    const disabled = [...this.#held.values()].filter((held) => held.disabled !== null);
-    await Promise.all(disabled.map((held) => held.letGo()));
-  }
-
   /** Closes the sinks of all other revisions. @throws GatewayError one did not close. */
   async keepOnly(revisions: ReadonlySet<number>): Promise<void> {
     const gone = [...this.#held].filter(([revision]) => !revisions.has(revision));
@@ -79,15 +67,6 @@ class HeldSink {
     if (this.#open !== null) return this.#open;
     this.#opening ??= this.#openNow(AbortSignal.any([signal, this.#closing.signal]));
     return await this.#opening;
-  }
-
-  get disabled(): string | null {
-    return this.#open?.disabled ?? null;
-  }
-
-  /** Closes the open sink; another is opened when it is asked for. */
-  async letGo(): Promise<void> {
-    await this.#dispose();
   }
 
   async drop(failed: Sink): Promise<void> {

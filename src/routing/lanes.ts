@@ -1,26 +1,28 @@
 /**
  * Lanes: messages of one key go one after another, keys go side by side, bounded. A key that fails
  * rests by itself; what has to wait long is handed to the owner with all that stands behind it.
- * A target that can't be reached rests as a whole, and is then asked with one call.
+ * Each call passes the target's gate, which leaves alone a target that is down.
  */
 import type { Outcome } from "../bridge.ts";
 import type { Clock } from "../clock.ts";
 import { DisconnectedError } from "../errors.ts";
 import {
   laneBytesMax,
-  laneCallMessages,
   laneMessagesMax,
   lanesMax,
   reconnectDelayMaxMs,
   sleepMsMax,
   waitAfterMs,
 } from "../limits.ts";
+import { Batching } from "./batching.ts";
+import { type Failed, fitting, type Flight, type Lane, unitsOf } from "./flights.ts";
+import type { Permit, Seat } from "./gate.ts";
 import { nextChange } from "./next-change.ts";
 import type { Progress } from "./progress.ts";
 import type { RunningRevision } from "./route-parts.ts";
 import { Tasks } from "./tasks.ts";
-import { type GivenUp, judge, type Judgement, outageMs, type Trouble } from "./trouble.ts";
-import { brokenOutcome, isExpired, type Work } from "./work.ts";
+import { type GivenUp, judge, type Judgement, type Trouble } from "./trouble.ts";
+import { brokenOutcome, isExpired, nameOf, type Work } from "./work.ts";
 
 /** The outcome of each message of a call, or why there are none; null when it was not made. */
 export type Sent = readonly Outcome[] | DisconnectedError | null;
@@ -41,6 +43,8 @@ export interface LanesParts {
   readonly progress: Progress;
   /** Ends rests at once; nothing is begun after it. */
   readonly stop: AbortSignal;
+  /** Its place at the target's gate. */
+  readonly seat: Seat;
   /** Every send goes through here. All works are of one revision and have something to send. */
   readonly send: (revision: RunningRevision, works: readonly Work[]) => Promise<Sent>;
   /** Called once for each message that was confirmed, in order of its lane. */
@@ -56,24 +60,6 @@ export interface LanesParts {
   readonly onFailed: (error: unknown) => void;
 }
 
-interface Lane {
-  readonly name: string;
-  readonly queue: Work[];
-  state: "ready" | "flying" | "resting";
-  /** What it would be held for while it rests. */
-  hold: Hold | null;
-}
-
-interface Flight {
-  readonly lane: Lane;
-  readonly works: readonly Work[];
-}
-
-interface Failed {
-  readonly work: Work;
-  readonly outcome: Exclude<Outcome, { readonly sent: unknown }>;
-}
-
 /** The lanes of one route. */
 export class Lanes {
   readonly #parts: LanesParts;
@@ -84,12 +70,14 @@ export class Lanes {
   #messages = 0;
   #bytes = 0;
   #calls = 0;
-  /** Calls in a row that did not reach the target, and whether it is left alone. */
-  #outages = 0;
-  #isResting = false;
+  readonly #batching: Batching;
+  /** Whether a batch is waiting for its time. */
+  #isRipening = false;
+  #isHurried = false;
 
   constructor(parts: LanesParts) {
     this.#parts = parts;
+    this.#batching = new Batching(parts.progress);
     this.#tasks = new Tasks(parts.onFailed);
   }
 
@@ -116,13 +104,13 @@ export class Lanes {
     for (const work of works) {
       let lane = this.#lanes.get(work.lane);
       if (lane === undefined) {
-        lane = { name: work.lane, queue: [], state: "ready", hold: null };
+        lane = { name: work.lane, queue: [], state: "ready", readyMs: 0, hold: null };
         this.#lanes.set(work.lane, lane);
       }
       lane.queue.push(work);
       this.#messages++;
       this.#bytes += work.bytes;
-      if (lane.state === "ready") this.#ready.add(lane);
+      if (lane.state === "ready") this.#makeReady(lane);
     }
     this.#pump();
   }
@@ -153,6 +141,19 @@ export class Lanes {
     before.happen();
   }
 
+  /** The gate has room. */
+  called(): void {
+    this.#pump();
+    this.#parts.seat.withdraw();
+  }
+
+  /** Nothing more comes for now, or something may: batches wait for nobody, or for others again. */
+  set isHurried(isHurried: boolean) {
+    if (this.#isHurried === isHurried) return;
+    this.#isHurried = isHurried;
+    if (isHurried) this.#pump();
+  }
+
   /** Resolves when nothing is under way any more. Call it after `stop` was aborted. */
   async ended(): Promise<void> {
     await this.#tasks.ended();
@@ -160,41 +161,63 @@ export class Lanes {
 
   #pump(): void {
     while (this.#canCall()) {
-      const flights = this.#gather();
-      if (flights.length === 0) return;
-      for (const flight of flights) flight.lane.state = "flying";
-      this.#calls++;
-      this.#tasks.run(() => this.#call(flights));
+      const flights = this.#next();
+      const [first] = flights;
+      if (first === undefined) return;
+      const isBroken = first.works[0]?.outgoing === null;
+      const permit = isBroken ? null : this.#parts.seat.take(unitsOf(flights));
+      if (permit === null && !isBroken) return;
+      this.#begin(permit === null ? flights : fitting(flights, permit.units), permit);
     }
   }
 
   #canCall(): boolean {
     const { stop, progress } = this.#parts;
-    if (stop.aborted || progress.isPaused || this.#isResting) return false;
-    return this.#calls < (this.#outages > 0 ? 1 : lanesMax);
+    return !stop.aborted && !progress.isPaused && this.#calls < lanesMax;
   }
 
-  /** What goes out in one call: one message, or where a failure stops what is behind it, many. */
-  #gather(): Flight[] {
-    const flights: Flight[] = [];
-    let room = 1;
-    let revision: RunningRevision | null = null;
+  /** What may go out in one call; none: nothing may for now. */
+  #next(): readonly Flight[] {
     for (const lane of this.#ready) {
       const head = this.#headOf(lane);
       if (head === null) continue;
-      if (revision === null) {
-        revision = head.revision;
-        const takesMany = revision.failure === "prefix" && head.outgoing !== null;
-        room = takesMany && this.#outages === 0 ? laneCallMessages : 1;
-      }
-      if (head.revision !== revision || (head.outgoing === null && flights.length > 0)) continue;
-      const works = runOf(lane.queue, room, this.#parts.clock.nowMs());
-      this.#ready.delete(lane);
-      flights.push({ lane, works });
-      room -= works.length;
-      if (room <= 0) break;
+      if (head.outgoing === null) return [{ lane, works: [head] }];
+      const { clock, progress } = this.#parts;
+      const heads = this.#heads(head.revision);
+      const { flights, dueMs } = this.#batching.gather(heads, head.revision, clock.nowMs());
+      const leftMs = dueMs - clock.monotonicMs();
+      // Of an older revision hardly any more come.
+      const isOld = head.revision.revision !== progress.revision;
+      if (leftMs <= 0 || isOld || this.#isHurried) return flights;
+      this.#ripen(leftMs);
+      return [];
     }
-    return flights;
+    return [];
+  }
+
+  /** The ready lanes whose first message is of a revision. */
+  *#heads(revision: RunningRevision): Generator<Lane> {
+    for (const lane of this.#ready) if (this.#headOf(lane)?.revision === revision) yield lane;
+  }
+
+  /** Looks again when the batch has waited long enough. */
+  #ripen(ms: number): void {
+    if (this.#isRipening) return;
+    this.#isRipening = true;
+    this.#tasks.run(async () => {
+      await this.#parts.clock.sleep(ms, this.#parts.stop);
+      this.#isRipening = false;
+      this.#pump();
+    });
+  }
+
+  #begin(flights: readonly Flight[], permit: Permit | null): void {
+    for (const { lane } of flights) {
+      this.#ready.delete(lane);
+      lane.state = "flying";
+    }
+    this.#calls++;
+    this.#tasks.run(() => this.#call(flights, permit));
   }
 
   /** The first message of a ready lane that may go out; null: the lane is not ready after all. */
@@ -226,18 +249,17 @@ export class Lanes {
     }
   }
 
-  async #call(flights: readonly Flight[]): Promise<void> {
+  async #call(flights: readonly Flight[], permit: Permit | null): Promise<void> {
     const works = flights.flatMap((flight) => flight.works);
     let sent: Sent = null;
     try {
       const [first] = works;
       if (first === undefined) return;
       sent =
-        first.outgoing === null
-          ? [brokenOutcome(first)]
-          : await this.#parts.send(first.revision, works);
+        permit === null ? [brokenOutcome(first)] : await this.#parts.send(first.revision, works);
     } finally {
       this.#calls--;
+      if (permit !== null) this.#parts.seat.leave(permit, sent, () => works.map(nameOf));
       this.#settle(flights, sent);
       this.#pump();
       this.wake();
@@ -246,33 +268,25 @@ export class Lanes {
 
   #settle(flights: readonly Flight[], sent: Sent): void {
     const lost = sent instanceof DisconnectedError ? sent : null;
-    if (lost === null && sent !== null) this.#outages = 0;
-    if (lost !== null || sent === null) this.#rest();
-    for (const { lane, gone, failed } of landed(flights, sent)) {
+    // Those that failed together are tried together again.
+    const share = this.#parts.random();
+    const judged = this.#batching.judged(flights, sent);
+    for (const { lane, gone, failed } of judged) {
       for (const work of gone) {
         this.#leave(lane, work);
         this.#parts.onSent(work);
       }
       if (failed === null) this.#free(lane);
-      else this.#tasks.run(() => this.#failed(lane, failed, lost));
+      else this.#tasks.run(() => this.#failed(lane, failed, { lost, random: () => share }));
     }
   }
 
-  /** Leaves the whole target alone for a while. */
-  #rest(): void {
-    if (this.#isResting || this.#parts.stop.aborted) return;
-    const { clock, random, stop } = this.#parts;
-    this.#isResting = true;
-    this.#outages++;
-    this.#tasks.run(async () => {
-      await clock.sleep(outageMs(this.#outages, random), stop);
-      this.#isResting = false;
-      this.#pump();
-    });
-  }
-
-  async #failed(lane: Lane, { work, outcome }: Failed, lost: Error | null): Promise<void> {
-    const { clock, random, progress } = this.#parts;
+  async #failed(
+    lane: Lane,
+    { work, outcome }: Failed,
+    { lost, random }: { readonly lost: Error | null; readonly random: () => number },
+  ): Promise<void> {
+    const { clock, progress } = this.#parts;
     const { retry } = work.revision.target.document;
     const { offset } = work.message;
     const judgement = judge({
@@ -294,7 +308,7 @@ export class Lanes {
     } else if (isOver || delayMs === null) {
       this.#park(lane, { dueMs: null, trouble, reason });
     } else if (lost !== null) {
-      // The target rests as a whole.
+      // The gate leaves the target alone.
       this.#free(lane);
     } else {
       this.#delay(lane, delayMs, { dueMs: clock.nowMs() + delayMs, trouble, reason });
@@ -343,43 +357,14 @@ export class Lanes {
   #free(lane: Lane): void {
     lane.state = "ready";
     lane.hold = null;
-    if (lane.queue.length > 0) {
-      this.#ready.add(lane);
-      return;
-    }
+    if (lane.queue.length > 0) return this.#makeReady(lane);
     this.#ready.delete(lane);
     if (this.#lanes.get(lane.name) === lane) this.#lanes.delete(lane.name);
   }
-}
 
-/** The first messages of a lane that may go out together. */
-function runOf(queue: readonly Work[], countMax: number, nowMs: number): readonly Work[] {
-  const head = queue[0];
-  if (head === undefined || head.outgoing === null) return queue.slice(0, 1);
-  let count = 1;
-  for (; count < Math.min(queue.length, countMax); count++) {
-    const work = queue[count];
-    if (work === undefined || work.outgoing === null || work.revision !== head.revision) break;
-    if (work.notBeforeMs > nowMs || isExpired(work, nowMs)) break;
+  #makeReady(lane: Lane): void {
+    if (this.#ready.has(lane)) return;
+    lane.readyMs = this.#parts.clock.monotonicMs();
+    this.#ready.add(lane);
   }
-  return queue.slice(0, count);
-}
-
-/** What came of each lane of a call: what is gone, and the first that failed by its own fault. */
-function landed(flights: readonly Flight[], sent: Sent) {
-  const outcomes = Array.isArray(sent) ? (sent as readonly Outcome[]) : [];
-  const isClear = outcomes.every((outcome) => "sent" in outcome || "unknown" in outcome);
-  let at = 0;
-  return flights.map(({ lane, works }) => {
-    const gone: Work[] = [];
-    let failed: Failed | null = null;
-    for (const work of works) {
-      const outcome = outcomes[at++] ?? { unknown: true };
-      if ("sent" in outcome) gone.push(work);
-      else failed ??= { work, outcome };
-    }
-    // Behind a message that failed all are unsure: they go again, and it was not their fault.
-    const isOwn = failed !== null && sent !== null && (isClear || !("unknown" in failed.outcome));
-    return { lane, gone, failed: isOwn ? failed : null };
-  });
 }

@@ -12,3 +12,8 @@ export function waitStream(rule: string, stateKey: string): string {
 export function routeKey(rule: string, target: string, partition: Partition): string {
   return `route/${rule}/${partition.id.stream}/${partition.id.index}/${target}`;
 }
+
+/** The name of what is kept of a target that wants nothing more. */
+export function disabledKey(rule: string, target: string): string {
+  return `disabled/${rule}/${target}`;
+}

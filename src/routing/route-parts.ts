@@ -8,6 +8,7 @@ import type { CompiledRule, CompiledTarget } from "../rules/transform.ts";
 import type { DeadLetterCause } from "./deadletter.ts";
 import type { Trail } from "./hops.ts";
 import type { RouteNotes } from "./journey-log.ts";
+import type { Gate } from "./gate.ts";
 import type { Finish, Progress } from "./progress.ts";
 
 /** One revision of a route, ready to run. */
@@ -51,6 +52,8 @@ export interface RouteParts {
   /** A revision that it has, or had, work for; null when it did not have the target. */
   readonly revision: (revision: number) => RunningRevision | null;
   readonly states: States;
+  /** What every call to the target passes. */
+  readonly gate: Gate;
   /** Takes notes of what becomes of each message; null: none are taken. */
   readonly journey: RouteNotes | null;
   /**

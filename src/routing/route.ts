@@ -22,6 +22,7 @@ import type { Batch, Offset } from "../log/log.ts";
 import type { StoredMessage } from "../message.ts";
 import { EvaluationError } from "../rules/failure.ts";
 import { Delivery } from "./delivery.ts";
+import { gather } from "./gather.ts";
 import type { RouteParts, RunningRevision } from "./route-parts.ts";
 import { Saver } from "./saver.ts";
 import { type ParkedKey, type RouteStatus, statusOf } from "./status.ts";
@@ -49,6 +50,8 @@ export class Route {
   #loop: Promise<void> = Promise.resolve();
   #warming: Promise<void> = Promise.resolve();
   #wakeDisabled: (() => void) | null = null;
+  /** Ends the wait of a batch for messages. */
+  #gathering = new AbortController();
   /** The revision whose messages are on their way; null before the first. */
   #current: number | null = null;
   /** Swaps that were made, and how many of them are on disk. */
@@ -82,9 +85,7 @@ export class Route {
   }
 
   get status(): RouteStatus {
-    const isDisabled =
-      this.#revision(this.#parts.progress.revision)?.enabled === false ||
-      this.#delivery.sinks.disabled !== null;
+    const isDisabled = this.#revision(this.#parts.progress.revision)?.enabled === false;
     return statusOf(this.#parts, { ...this.#delivery.state, isDisabled });
   }
 
@@ -117,7 +118,7 @@ export class Route {
    */
   async setPaused(isPaused: boolean): Promise<void> {
     this.#parts.progress.isPaused = isPaused;
-    if (!isPaused) await this.enable();
+    if (!isPaused) await this.#parts.gate.enable();
     this.#delivery.lookAgain();
     await this.#saver.now();
   }
@@ -193,18 +194,10 @@ export class Route {
     this.#parts.journey?.begins(begin, revision.revision);
     this.#swaps++;
     this.#wakeDisabled?.();
-    this.#warming = this.#warming.then(() => this.enable()).then(() => this.#warmUp());
+    this.#gathering.abort();
+    this.#delivery.lookAgain();
+    this.#warming = this.#warming.then(() => this.#warmUp());
     await this.#saveSwap();
-  }
-
-  /** Has a target asked again that wanted nothing more, by the next message. */
-  async enable(): Promise<void> {
-    try {
-      await this.#delivery.sinks.enable();
-    } catch (error) {
-      // It did not close in time and is left behind: the next message opens another.
-      this.#delivery.show("retrying", errorText(error));
-    }
   }
 
   /**
@@ -225,6 +218,7 @@ export class Route {
     } catch (error) {
       events.warn(`a route of rule ${ruleName} did not end: ${errorText(error)}`);
     }
+    this.#delivery.leave();
     await this.#saver.close();
   }
 
@@ -263,13 +257,15 @@ export class Route {
       return;
     }
     await this.#delivery.room();
-    const batch = await partition.read(window.readAt, {
+    const read = await partition.read(window.readAt, {
       messagesMax: Math.max(1, Math.min(routeBatchMessages, window.room)),
       bytesMax: routeBatchBytes,
       signal: this.#stop.signal,
     });
     if (this.#stop.signal.aborted) return;
-    if (batch === null) throw new StorageError("the log is closed");
+    if (read === null) throw new StorageError("the log is closed");
+    const batch = await this.#gathered(read);
+    if (this.#stop.signal.aborted) return;
     if (this.#savedSwaps < this.#swaps) await this.#saveSwap();
     const { messages, next } = this.#ofOneRevision(batch);
     const [first] = messages;
@@ -289,6 +285,20 @@ export class Route {
     if (revision.order === "partition") await this.#delivery.inOrder(messages, revision);
     else this.#delivery.byLanes(messages, revision);
     await nextTurn();
+  }
+
+  /** What was read, and where the partition's order holds, what its target's batch waits for. */
+  async #gathered(read: Batch): Promise<Batch> {
+    const [first] = read.messages;
+    const { clock, partition, progress } = this.#parts;
+    const revision = first === undefined ? null : this.#revisionAt(first.offset);
+    if (revision === null || revision.order !== "partition") return read;
+    // Of an older revision hardly any more come.
+    if (revision.revision !== progress.revision) return read;
+    this.#gathering = new AbortController();
+    const stop = AbortSignal.any([this.#stop.signal, this.#gathering.signal]);
+    const { room } = progress.window;
+    return await gather(read, { revision, clock, partition, stop, room });
   }
 
   /** Before a revision's first message is sent, those of the one before it are finished. */

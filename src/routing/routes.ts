@@ -2,18 +2,17 @@
  * All routes of a process: made, swapped and stopped so that what runs is what the rules say.
  * A route is known by rule, stream, partition and target name, never by its place in a list.
  */
-import { type BridgeModule, type Loss, noLosses, type Sink } from "../bridge.ts";
+import type { BridgeModule } from "../bridge.ts";
 import { assert } from "../assert.ts";
 import type { Clock } from "../clock.ts";
-import { DisconnectedError } from "../errors.ts";
-import { connectTimeoutMs } from "../limits.ts";
 import type { Offset, Partition, States } from "../log/log.ts";
 import type { Streams } from "../log/stream.ts";
-import type { Message, StoredMessage } from "../message.ts";
+import type { StoredMessage } from "../message.ts";
 import type { Definition, RuleDocument, TargetDocument } from "../rules/document.ts";
 import { type CompiledRule, compileRule } from "../rules/transform.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type DeadLetterCause, deadLetter, deadLetterStream } from "./deadletter.ts";
+import { type GateOf, Gates } from "./gates.ts";
 import type { JourneyLog } from "./journey-log.ts";
 import type { Trail } from "./hops.ts";
 import type { PlannedRule } from "./plan.ts";
@@ -22,8 +21,7 @@ import { Route } from "./route.ts";
 import { routeKey, waitStream } from "./route-names.ts";
 import type { RouteEvents, RunningRevision } from "./route-parts.ts";
 import type { RouteStatus } from "./status.ts";
-import { StreamSink } from "./stream-sink.ts";
-import { within } from "./within.ts";
+import { bridgeOf, Targets } from "./targets.ts";
 
 /** What routes work with. */
 export interface RoutesParts {
@@ -31,6 +29,8 @@ export interface RoutesParts {
   readonly states: States;
   readonly modules: ReadonlyMap<string, BridgeModule>;
   readonly connection: (bridge: string) => BridgeConnection | undefined;
+  /** At which revision a bridge stands; absent: it never changes. */
+  readonly bridgeRevision?: (bridge: string) => number;
   /** An older revision of a rule, for messages that still belong to it. */
   readonly revision: (rule: string, revision: number) => Definition<RuleDocument> | null;
   /** Where what becomes of messages is noted; absent: nowhere. */
@@ -72,12 +72,19 @@ interface Running extends RunningRoute {
 export class Routes {
   readonly #parts: RoutesParts;
   readonly #running = new Map<string, Running>();
+  readonly #targets: Targets;
+  readonly #gates: Gates;
   readonly #compiled = new WeakMap<Definition<RuleDocument>, CompiledRule>();
   /** The rule whose cursors are being moved. */
   #moving: string | null = null;
 
   constructor(parts: RoutesParts) {
     this.#parts = parts;
+    this.#targets = new Targets(parts);
+    this.#gates = new Gates({
+      ...parts,
+      warn: (rule, target) => parts.events(rule, target).warn,
+    });
   }
 
   /** The notes of what became of messages; null: none are taken. */
@@ -179,6 +186,7 @@ export class Routes {
   /** Stops all, keeping their progress. */
   async stopAll(): Promise<void> {
     await this.#stopWhere(() => true);
+    await this.#gates.close();
   }
 
   /**
@@ -190,6 +198,7 @@ export class Routes {
     const gone = [...this.#running.keys()].filter((key) => !planned.has(key));
     await this.#stopWhere((_, key) => !planned.has(key));
     if (gone.length > 0) await this.#parts.states.save(gone.map((key) => [key, null] as const));
+    await this.#gates.define(this.#gateOf(rules));
     // All boundaries of a change are set in one turn, before anything is awaited.
     const swaps = [...planned.values()].map((each) => this.#swap(each));
     await Promise.all(swaps);
@@ -202,6 +211,21 @@ export class Routes {
       this.#running.set(key, running);
       running.route.start();
     }
+  }
+
+  #gateOf(rules: readonly PlannedRule[]): GateOf[] {
+    return rules.flatMap(({ name, definition: { parsed, revision } }) =>
+      parsed.to.map((target) => {
+        const bridge = bridgeOf(target);
+        const asked = bridge === null ? 0 : (this.#parts.bridgeRevision?.(bridge) ?? 0);
+        return {
+          rule: name,
+          target: target.name,
+          load: target,
+          asked: { rule: revision, bridge: asked },
+        };
+      }),
+    );
   }
 
   #plan(rules: readonly PlannedRule[]): Planned[] {
@@ -265,6 +289,7 @@ export class Routes {
       waiting: this.#waitingPartition(waiting),
       revision: (revision) => this.#revisionOf(this.#known(definition, revision), target.name, run),
       states,
+      gate: this.#gates.of(name, target.name),
       journey,
       bury: (message, cause, dedupeKey) => this.#bury(message, cause, dedupeKey),
       clock,
@@ -335,12 +360,12 @@ export class Routes {
       enabled: definition.parsed.enabled,
       rule,
       target,
-      failure: this.#failureOf(target.document),
+      failure: this.#targets.failureOf(target.document),
       order: definition.parsed.order,
       onFailure: definition.parsed.onFailure,
       trail: this.#parts.trail?.(target.document) ?? null,
-      lossesOf: ({ message }) => this.#lossesOf(target.document, message),
-      openSink: (signal) => this.#openSink(target.document, run, signal),
+      lossesOf: ({ message }) => this.#targets.lossesOf(target.document, message),
+      openSink: (signal) => this.#targets.open(target.document, run, signal),
     };
   }
 
@@ -352,31 +377,6 @@ export class Routes {
       this.#compiled.set(definition, rule);
     }
     return rule;
-  }
-
-  #failureOf({ to }: TargetDocument): RunningRevision["failure"] {
-    if ("stream" in to) return "prefix";
-    const capabilities = this.#parts.modules.get(to.kind)?.capabilities;
-    return capabilities?.lanes === true ? "lanes" : (capabilities?.failure ?? "independent");
-  }
-
-  #lossesOf({ to }: TargetDocument, message: Message): readonly Loss[] {
-    if ("stream" in to) return noLosses;
-    return this.#parts.connection(to.bridge)?.lossesOf(message) ?? noLosses;
-  }
-
-  async #openSink({ to }: TargetDocument, run: string, signal: AbortSignal): Promise<Sink | null> {
-    const { streams, random, connection, clock } = this.#parts;
-    if ("stream" in to) return new StreamSink(streams, run, random);
-    const bridge = await connection(to.bridge)?.acquire(signal);
-    if (signal.aborted) return null;
-    // Messages of an older revision may outlive its bridge: they wait as in any outage.
-    if (bridge === null || bridge === undefined) {
-      throw new DisconnectedError(`there is no bridge ${to.bridge}`);
-    }
-    const { text, fields, fixed } = to;
-    const opening = bridge.sink({ text, fields, ...(fixed === undefined ? {} : { fixed }) });
-    return within(opening, { clock, ms: connectTimeoutMs, signal });
   }
 
   async #bury(message: StoredMessage, cause: DeadLetterCause, dedupeKey: string): Promise<string> {
@@ -392,8 +392,4 @@ export class Routes {
     await Promise.all(chosen.map(([, { route }]) => route.stop()));
     for (const [key] of chosen) this.#running.delete(key);
   }
-}
-
-function bridgeOf({ to }: TargetDocument): string | null {
-  return "stream" in to ? null : to.bridge;
 }

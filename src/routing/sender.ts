@@ -1,21 +1,23 @@
 /**
  * Sends the messages of one batch in the partition's order until each is sent, given up or put
  * aside. Where a sink's failures are independent, one message of a key is unconfirmed at a time, by
- * the sink itself where it keeps lanes; behind a message that failed nothing is begun. An outage is
- * waited out.
+ * the sink itself where it keeps lanes; behind a message that failed nothing is begun. Each call
+ * passes the target's gate, which waits out an outage.
  */
 import type { Outcome } from "../bridge.ts";
 import { DisconnectedError } from "../errors.ts";
 import { sleepMsMax } from "../limits.ts";
-import type { LanesParts } from "./lanes.ts";
+import { Batching, isAllClear } from "./batching.ts";
+import type { LanesParts, Sent } from "./lanes.ts";
+import { nextChange } from "./next-change.ts";
 import { type GivenUp, judge, outageMs } from "./trouble.ts";
-import { brokenOutcome, type Work } from "./work.ts";
+import { brokenOutcome, nameOf, type Work } from "./work.ts";
 
 /** What a sender works with: the route that owns it. */
 export interface SenderParts
   extends Pick<
     LanesParts,
-    "clock" | "random" | "progress" | "stop" | "send" | "onSent" | "onTrouble"
+    "clock" | "random" | "progress" | "stop" | "seat" | "send" | "onSent" | "onTrouble"
   > {
   /** Whether a message is finished or put aside without being sent. */
   readonly divert: (work: Work) => boolean;
@@ -32,14 +34,32 @@ export class Sender {
   readonly #failed = new Set<Work>();
   /** Waves in a row that came to nothing. */
   #failures = 0;
+  readonly #batching: Batching;
+  #called = nextChange();
 
   constructor(parts: SenderParts) {
     this.#parts = parts;
+    this.#batching = new Batching(parts.progress);
+  }
+
+  /** The gate has room. */
+  called(): void {
+    const before = this.#called;
+    this.#called = nextChange();
+    before.happen();
   }
 
   /** True when every message has left the batch; false when stopped before that. */
   async deliver(works: readonly Work[]): Promise<boolean> {
-    const { stop, send, clock, divert, progress, opened } = this.#parts;
+    try {
+      return await this.#deliver(works);
+    } finally {
+      this.#parts.seat.withdraw();
+    }
+  }
+
+  async #deliver(works: readonly Work[]): Promise<boolean> {
+    const { stop, clock, divert, progress, opened, seat } = this.#parts;
     this.#failed.clear();
     let pending = works;
     for (;;) {
@@ -48,22 +68,46 @@ export class Sender {
       if (first === undefined) return true;
       if (stop.aborted) return false;
       if (progress.isPaused) {
+        seat.withdraw();
         await opened();
         continue;
       }
       const earlyMs = first.notBeforeMs - clock.nowMs();
       if (earlyMs > 0) {
+        seat.withdraw();
         await clock.sleep(Math.min(earlyMs, sleepMsMax), stop);
         continue;
       }
-      const wave = this.#wave(pending);
-      const isBroken = first.outgoing === null;
-      const sent = isBroken ? [brokenOutcome(first)] : await send(first.revision, wave);
-      if (sent === null) return false;
-      const { gone, delayMs } = await this.#settle(wave, sent);
+      const wave = this.#batching.wave(this.#wave(pending));
+      const made = first.outgoing === null ? broken(first) : await this.#send(wave);
+      if (made === "stopped") return false;
+      if (made === null) continue;
+      const { gone, delayMs } = await this.#settle(made.wave, made.sent);
       pending = pending.filter((work) => !gone.has(work));
       if (delayMs > 0) await clock.sleep(Math.min(delayMs, sleepMsMax), stop);
     }
+  }
+
+  /** Sends as much of a wave as the gate lets through; null: nothing, look again. */
+  async #send(wave: readonly Work[]): Promise<Made | null | "stopped"> {
+    const { seat, send, stop } = this.#parts;
+    const [first] = wave;
+    if (first === undefined) return null;
+    const isBatch = first.revision.target.document.batch !== undefined;
+    const called = this.#called;
+    const permit = seat.take(isBatch ? 1 : wave.length);
+    if (permit === null) {
+      await called.wait(stop);
+      return null;
+    }
+    const part = isBatch ? wave : wave.slice(0, permit.units);
+    let sent: Sent = null;
+    try {
+      sent = await send(first.revision, part);
+    } finally {
+      seat.leave(permit, sent, () => part.map(nameOf));
+    }
+    return sent === null ? "stopped" : { wave: part, sent };
   }
 
   /** What may be under way together: the first messages, up to one that holds up the others. */
@@ -87,11 +131,14 @@ export class Sender {
   async #settle(wave: readonly Work[], sent: readonly Outcome[] | DisconnectedError) {
     const gone = new Set<Work>();
     const lost = sent instanceof DisconnectedError ? sent : null;
-    const outcomes = lost === null ? (sent as readonly Outcome[]) : [];
-    const isClear = outcomes.every((each) => "sent" in each || "unknown" in each);
+    const answers = lost === null ? (sent as readonly Outcome[]) : wave.map(unsure);
+    const outcomes = this.#batching.outcomes(wave, answers);
+    const isClear = isAllClear(outcomes);
     let delayMs = 0;
     for (const [index, work] of wave.entries()) {
-      const outcome = outcomes[index] ?? { unknown: true };
+      const outcome = outcomes[index] ?? null;
+      // It is to be tried by itself.
+      if (outcome === null) continue;
       if ("sent" in outcome) {
         gone.add(work);
         this.#parts.onSent(work);
@@ -105,10 +152,11 @@ export class Sender {
       if (waitMs === null) gone.add(work);
       else delayMs = Math.max(delayMs, waitMs);
     }
-    this.#failures = gone.size > 0 ? 0 : this.#failures + 1;
-    const hasToRest = lost !== null || this.#failures > 0;
-    const restMs = hasToRest ? outageMs(Math.max(1, this.#failures), this.#parts.random) : 0;
-    return { gone, delayMs: lost === null && delayMs > 0 ? delayMs : restMs };
+    // A target that is not reached is left alone by its gate.
+    if (lost !== null) return { gone, delayMs: 0 };
+    this.#failures = gone.size > 0 || outcomes.includes(null) ? 0 : this.#failures + 1;
+    const restMs = this.#failures > 0 ? outageMs(this.#failures, this.#parts.random) : 0;
+    return { gone, delayMs: delayMs > 0 ? delayMs : restMs };
   }
 
   /** The wait before the message is tried again, 0: behind the others; null: it is gone. */
@@ -141,4 +189,19 @@ export class Sender {
     this.#failed.add(work);
     return delayMs ?? outageMs(trouble.failures, random);
   }
+}
+
+/** What was sent, and what came of it. */
+interface Made {
+  readonly wave: readonly Work[];
+  readonly sent: readonly Outcome[] | DisconnectedError;
+}
+
+function unsure(): Outcome {
+  return { unknown: true };
+}
+
+/** What can't be made passes no gate. */
+function broken(work: Work): Made {
+  return { wave: [work], sent: [brokenOutcome(work)] };
 }

@@ -1,4 +1,5 @@
 /** What runs, told to people and programs: the shapes that the API, metrics and readiness show. */
+import type { GateStatus } from "./gate.ts";
 import type { RouteParts } from "./route-parts.ts";
 
 /** How a bridge stands. `idle`: nothing uses it, so it is not connected. */
@@ -77,6 +78,8 @@ export interface RouteStatus {
   readonly attempts: number;
   readonly error: string | null;
   readonly counts: RouteCounts;
+  /** How the target stands, for all partitions together. */
+  readonly circuit: GateStatus;
   /** What sent messages have lost, field → how often, since the process started. */
   readonly losses: Readonly<Record<string, number>>;
 }
@@ -109,12 +112,13 @@ export interface RouteState
 
 /** How a route stands. */
 export function statusOf(
-  parts: Pick<RouteParts, "progress" | "partition" | "ruleName" | "targetName" | "clock">,
+  parts: Pick<RouteParts, "progress" | "partition" | "ruleName" | "targetName" | "clock" | "gate">,
   route: RouteState & { readonly isDisabled: boolean },
 ): RouteStatus {
   const { progress, partition, ruleName, targetName, clock } = parts;
+  const circuit = parts.gate.status;
   const { window } = progress;
-  const { state, error, waiting, parked, waitingKeys, parkedKeys, balanced, losses } = route;
+  const { error, waiting, parked, waitingKeys, parkedKeys, balanced, losses } = route;
   const nowMs = clock.nowMs();
   const ageMs = (sinceMs: number): number => (sinceMs > 0 ? Math.max(0, nowMs - sinceMs) : 0);
   const lagMs = progress.next < partition.offsetEnd ? ageMs(window.oldestMs) : 0;
@@ -123,7 +127,7 @@ export function statusOf(
     target: targetName,
     stream: partition.id.stream,
     partition: partition.id.index,
-    state: stateOf(state, { isPaused: progress.isPaused, isDisabled: route.isDisabled }),
+    state: stateOf(route, circuit, progress),
     revision: progress.revision,
     offset: progress.next,
     end: partition.offsetEnd,
@@ -134,18 +138,27 @@ export function statusOf(
     parkedKeys,
     balanced,
     attempts: progress.trouble(progress.next)?.attempts ?? 0,
-    error,
+    error: circuitError(circuit) ?? error,
     counts: { ...progress.counts, waiting, parked },
+    circuit,
     losses,
   };
 }
 
 function stateOf(
-  state: RouteState["state"],
-  { isPaused, isDisabled }: { readonly isPaused: boolean; readonly isDisabled: boolean },
+  { state, isDisabled }: Pick<RouteState, "state"> & { readonly isDisabled: boolean },
+  circuit: GateStatus,
+  { isPaused }: { readonly isPaused: boolean },
 ): RouteStatus["state"] {
-  if (isDisabled) return "disabled";
-  return isPaused ? "paused" : state;
+  if (isDisabled || circuit.state === "disabled") return "disabled";
+  if (isPaused) return "paused";
+  return state === "running" && circuit.state !== "closed" ? "retrying" : state;
+}
+
+/** What a target that is not asked has said. */
+function circuitError({ state, reason }: GateStatus): string | null {
+  if (state === "closed" || reason === null) return null;
+  return state === "disabled" ? reason : `the target is left alone for a while: ${reason}`;
 }
 
 /** A warning for each route whose ledger does not balance. */

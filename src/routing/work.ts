@@ -101,3 +101,8 @@ export function wholeOutcomes(works: readonly Work[], sent: readonly Outcome[]):
     return own.find((each) => !("sent" in each)) ?? own[0] ?? { unknown: true };
   });
 }
+
+/** By what a message is told from others of its target. */
+export function nameOf({ message, again }: Work): string {
+  return `${message.partition}/${message.offset}/${again ?? ""}`;
+}

@@ -3,6 +3,7 @@
  * Two forms: the bare document as its author wrote it (stored, shown, exported, secrets replaced
  * by references) and the parsed one below, with every default filled in (run).
  */
+import type { Rate } from "./units.ts";
 
 /** The kinds of definitions, in the order in which they depend on one another. */
 export const KINDS = ["bridges", "streams", "sources", "hooks", "rules", "access"] as const;
@@ -241,6 +242,17 @@ export interface RetryDocument {
   readonly delayMaxMs: number;
 }
 
+/** Messages that go to a target together. */
+export interface BatchDocument {
+  /** At most so many, and so many bytes of bodies; one message goes whatever its size. */
+  readonly messages: number;
+  readonly bytes: number;
+  /** How long the first of them waits for others; 0: not at all. */
+  readonly waitMs: number;
+  /** Where they go as one: the form of it. */
+  readonly as?: string;
+}
+
 /** The change that a rule makes. Texts hold `${CEL}`; an absent member leaves its part as it is. */
 export interface SetDocument {
   readonly key?: Json;
@@ -259,6 +271,12 @@ export interface TargetDocument {
   /** Of a stream: text with `${CEL}`, the key in place of the one that `set` gave. */
   readonly key?: string;
   readonly retry: RetryDocument;
+  /** At most so many messages, or batches, in so long: of all partitions together. */
+  readonly limit?: Rate;
+  /** At most so many messages, or batches, under way: of all partitions together. */
+  readonly concurrency?: number;
+  /** Messages go together; absent: each by itself. */
+  readonly batch?: BatchDocument;
   /** CEL that gives the time before which a message does not go out, or null. */
   readonly notBefore: string | null;
   /** How long after its append a message goes out at the earliest; 0: at once. */

@@ -74,3 +74,17 @@ export const documentNodesMax = 20_000;
 export const definitionsCharsMax = 4 * MIB;
 /** Targets of one rule. Count. */
 export const targetsMax = 100;
+/** The most that `limit` may let through in its time. Count. */
+export const targetRateMax = 100_000_000;
+/** The most that `concurrency` may let be under way at one target. Count. */
+export const targetConcurrencyMax = 10_000;
+/** Messages of one batch: what a route reads at once. Count. */
+export const targetBatchMessagesMax = 1000;
+/** Their bodies: what the lanes of one route may hold. Bytes. */
+export const targetBatchBytesMax = 16 * MIB;
+/** The longest that a batch may wait for messages. Milliseconds. */
+export const batchWaitMsMax = 60_000;
+/** Messages that fail one after another, none sent between, before a target is left alone. Count. */
+export const circuitFailures = 10;
+/** Parts that the time of a limit is counted in. Count. */
+export const limitParts = 100;

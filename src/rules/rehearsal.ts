@@ -98,15 +98,15 @@ export class Rehearsal {
 
   /** What the bridge's codec says of the message. */
   #translated(
-    { document: { to, strict } }: CompiledTarget,
+    { document: { to, strict, batch } }: CompiledTarget,
     { message }: Outgoing,
     nowMs: number,
   ): Pick<TargetOutcome, "refused" | "losses"> {
     const config = "stream" in to ? undefined : this.#configOf(to.bridge);
     const translation = "stream" in to ? undefined : this.#modules.get(to.kind)?.translation;
     if (config === undefined || translation === undefined) return { refused: null, losses: [] };
-    const refused = translation.refusal(message, config, nowMs);
-    const losses = translation.losses(message, config);
+    const refused = translation.refusal(message, config, nowMs, batch?.as);
+    const losses = translation.losses(message, config, batch?.as);
     const isRefused = refused === null && strict === true;
     return {
       refused: isRefused ? strictRefusal(losses) : refused,

@@ -15,6 +15,7 @@ import type {
 } from "./document.ts";
 import { compileExpression } from "./expression.ts";
 import { isObject, type ParseContext, parsePlace } from "./place.ts";
+import { LOAD_KEYS, loadFor, parseLoad, type TargetLoad } from "./load.ts";
 import { type Problems, shown } from "./problems.ts";
 import { OPTION_KEYS, optionsFor, parseOptions, type TargetOptions } from "./target-options.ts";
 import * as shapes from "./shapes.ts";
@@ -31,9 +32,6 @@ const RETRY_DEFAULTS: RetryDocument = {
 };
 /** Attempts at a message that its target refuses; beyond this `maxAge` is what is meant. */
 const ATTEMPTS_MAX = 1_000_000;
-
-/** Keys that the contract has for rules and targets, and this version has not. */
-const LATER_KEYS: readonly string[] = "limit concurrency batch".split(" ");
 
 const retryShape = shapes.strict({
   maxAge: z.union([z.null(), shapes.durationMs]).optional(),
@@ -57,26 +55,26 @@ const setShape = shapes.strict({
 const translationShape = shapes.word(["strict", "lenient"]);
 
 function ruleShape(nowMs: number | null) {
-  return shapes.strict(
-    {
-      from: z.unknown(),
-      where: shapes.expression.optional(),
-      start: shapes.start(nowMs).optional(),
-      order: shapes.word(["partition", "key", "none"]).optional(),
-      set: setShape.optional(),
-      to: z.unknown(),
-      retry: retryShape.optional(),
-      notBefore: shapes.expression.optional(),
-      delay: shapes.durationMs.optional(),
-      translation: translationShape.optional(),
-      format: z.unknown().optional(),
-      echo: z.unknown().optional(),
-      onFailure: shapes.word(["dead-letter", "block", "park"]).optional(),
-      enabled: z.boolean().optional(),
-      sign: z.unknown().optional(),
-    },
-    LATER_KEYS,
-  );
+  return shapes.strict({
+    from: z.unknown(),
+    where: shapes.expression.optional(),
+    start: shapes.start(nowMs).optional(),
+    order: shapes.word(["partition", "key", "none"]).optional(),
+    set: setShape.optional(),
+    to: z.unknown(),
+    retry: retryShape.optional(),
+    limit: z.unknown().optional(),
+    concurrency: z.unknown().optional(),
+    batch: z.unknown().optional(),
+    notBefore: shapes.expression.optional(),
+    delay: shapes.durationMs.optional(),
+    translation: translationShape.optional(),
+    format: z.unknown().optional(),
+    echo: z.unknown().optional(),
+    onFailure: shapes.word(["dead-letter", "block", "park"]).optional(),
+    enabled: z.boolean().optional(),
+    sign: z.unknown().optional(),
+  });
 }
 
 /** Parses a rule; null when something is wrong, which is then among the problems. */
@@ -97,7 +95,8 @@ export function parseRule(
   const pace = parsePace(document, { notBefore: null, delayMs: 0 }, { pointer: "", problems });
   const strict = parseTranslation(document, {}, { pointer: "", problems });
   const options = parseOptions(document, null, { pointer: "", problems });
-  const defaults = { retry: parsedRetry, ...pace, ...strict, ...options };
+  const load = parseLoad(document, {}, { pointer: "", problems });
+  const defaults = { retry: parsedRetry, load, ...pace, ...strict, ...options };
   const places = signed(document, { context, problems });
   const targets = to === undefined ? [] : parseTargets(places, defaults, { context, problems });
   if (!shape.success || problems.any || source === null) return null;
@@ -157,11 +156,12 @@ const TARGET_KEYS: readonly string[] = [
   "delay",
   "translation",
   ...OPTION_KEYS,
+  ...LOAD_KEYS,
 ];
 
 /** What a rule says for all its targets. */
 type TargetDefaults = Pick<TargetDocument, "retry" | "notBefore" | "delayMs" | "strict"> &
-  TargetOptions;
+  TargetOptions & { readonly load: TargetLoad };
 
 interface Within {
   readonly context: ParseContext;
@@ -203,8 +203,6 @@ function parseTarget(
     problems.add(pointer, `expected { bridge: … } or { stream: … }, found ${shown(value)}`);
     return null;
   }
-  const later = LATER_KEYS.filter((key) => key in value);
-  for (const key of later) problems.add(`${pointer}/${key}`, shapes.notAvailable(key));
   const { name } = value;
   if (name !== undefined && (typeof name !== "string" || !isName(name))) {
     problems.add(`${pointer}/name`, `expected ${NAME_FORM}, found ${shown(name)}`);
@@ -219,11 +217,14 @@ function parseTarget(
   const to =
     "stream" in value ? parseStreamTarget(value, within) : parseBridgeTarget(value, within);
   const spread = to !== null && "stream" in to ? parseFanOut(value, within) : {};
-  if (to === null || later.length > 0) return null;
+  const load = parseLoad(value, defaults.load, { pointer, problems });
+  if (to === null) return null;
   const written = "stream" in to ? `stream ${to.stream}` : `${to.bridge} ${to.text}`;
   const fitting = optionsFor(to, options, { ...within, isOwn: "format" in value });
+  const isEvents = fitting.format !== undefined;
+  const loaded = loadFor(to, load, { ...within, isEvents, isOwn: "batch" in value });
   const title = typeof name === "string" ? name : written;
-  return { name: title, to, ...spread, retry, ...pace, ...fitting };
+  return { name: title, to: loaded.to, ...spread, retry, ...pace, ...fitting, ...loaded.load };
 }
 
 function parseBridgeTarget(
@@ -234,7 +235,7 @@ function parseBridgeTarget(
     const detail = "each works for streams: fan out into one, and from there to the bridge";
     within.problems.add(`${within.pointer}/each`, detail);
   }
-  return parsePlace(value, { end: "sink", taken: ["each", ...TARGET_KEYS, ...LATER_KEYS] }, within);
+  return parsePlace(value, { end: "sink", taken: ["each", ...TARGET_KEYS] }, within);
 }
 
 function parseStreamTarget(
@@ -243,7 +244,7 @@ function parseStreamTarget(
 ): { readonly stream: string } | null {
   const known = ["stream", "each", "key", ...TARGET_KEYS];
   for (const key of Object.keys(value)) {
-    if (known.includes(key) || LATER_KEYS.includes(key)) continue;
+    if (known.includes(key)) continue;
     problems.add(`${pointer}/${escapePointer(key)}`, shapes.unknownKey(key, known));
   }
   const { stream } = value;

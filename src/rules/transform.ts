@@ -97,9 +97,11 @@ function compileTarget(
 
 /** What `format` makes of a changed message. */
 function compileFormat(
-  { format: mode }: TargetDocument,
+  { format, batch }: TargetDocument,
   { kind, events: binding }: BridgeModule,
 ): (message: Message, stream: string) => Message {
+  // A batch of events is a list of whole events.
+  const mode = format !== undefined && batch?.as !== undefined ? "structured" : format;
   if (mode === undefined) return (message) => message;
   if (binding === undefined) throw new NotFoundError(`a bridge of kind ${kind} takes no format`);
   return (message, stream) => asEvent(message, { mode, binding, stream });

@@ -9,6 +9,7 @@ const PROJECT = join(import.meta.dir, "../..");
 const TOKEN = "token-of-the-tests-0123456789abcdef";
 
 export interface RouteRow {
+  readonly circuit?: unknown;
   readonly rule: string;
   readonly target: string;
   readonly state: string;

@@ -25,6 +25,8 @@ export class Target {
   closing: Promise<void> = Promise.resolve();
   /** Calls of `send` wait for it. */
   hold: Promise<void> = Promise.resolve();
+  /** How long a call takes. */
+  delay: (outgoing: readonly Outgoing[]) => Promise<void> = () => Promise.resolve();
   sizes: number[] = [];
   /** Calls of `send` that have not been answered, and the most there ever were. */
   underWay = 0;
@@ -51,6 +53,7 @@ export class Target {
     this.underWay++;
     this.underWayMost = Math.max(this.underWayMost, this.underWay);
     await this.hold;
+    await this.delay(outgoing);
     this.underWay--;
     if (this.isDown) throw new DisconnectedError("the target is down");
     this.sizes.push(outgoing.length);

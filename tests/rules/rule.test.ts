@@ -8,7 +8,7 @@ import { bridges, modules, problemsOf } from "./messages.ts";
 const EXPRESSION_FORM =
   "a CEL expression as text (leave it out, or quote it: YAML takes an unquoted ! for a tag)";
 const KNOWN =
-  "known are from, where, start, order, set, to, retry, notBefore, delay, translation, format, echo, onFailure, enabled or sign";
+  "known are from, where, start, order, set, to, retry, limit, concurrency, batch, notBefore, delay, translation, format, echo, onFailure, enabled or sign";
 
 const rule = { from: "orders", to: { stream: "out" } };
 const to = (target: JsonObject): JsonObject => ({ from: "orders", to: [{ stream: "a" }, target] });
@@ -45,7 +45,6 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
     { ...rule, delay: "soon" },
     { "/delay": 'expected a duration such as 500ms, 2s, 5m, 1h or 7d, found "soon"' },
   ],
-  [{ ...rule, limit: "100/s" }, { "/limit": "limit is not available yet" }],
   [{ ...rule, set: { headers: [] } }, { "/set/headers": "expected a map, found a list" }],
   [{ ...rule, set: { bodi: 1 } }, { "/set/bodi": 'unknown key; did you mean "body"?' }],
   [{ ...rule, set: { key: "${body.}" } }, { "/set/key": "expected a name, found the end" }],
@@ -122,7 +121,7 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
     to({ stream: "b", topic: "x" }),
     {
       "/to/1/topic":
-        "unknown key; known are stream, each, key, name, retry, notBefore, delay, translation, format or echo",
+        "unknown key; known are stream, each, key, name, retry, notBefore, delay, translation, format, echo, limit, concurrency or batch",
     },
   ],
   [to({ stream: "b-${body.}" }), { "/to/1/stream": "expected a name, found the end" }],
@@ -132,7 +131,6 @@ test.each<[document: JsonObject, problems: Record<string, string>]>([
     to({ stream: "b", retry: { attempt: 1 } }),
     { "/to/1/retry/attempt": 'unknown key; did you mean "attempts"?' },
   ],
-  [to({ bridge: "eu", topic: "x", batch: {} }), { "/to/1/batch": "batch is not available yet" }],
 ])("%j", (document, problems) => {
   const context = { modules, bridges };
   expect(problemsOf(() => parseDefinition("rules", "it", document, context))).toEqual(problems);

@@ -125,6 +125,10 @@ for (const [order, how] of [
       return (await gateway.routes()).find((row) => row.rule === rule && row.state === "disabled");
     });
     expect(disabled.error).toContain("the target answered 410: moved away; it is disabled until");
+    expect(disabled.circuit).toMatchObject({ state: "disabled", untilMs: null });
+    const metrics = await (await gateway.fetch("/metrics")).text();
+    const labels = `rule="${rule}",target="crm webhook",state="disabled"`;
+    expect(metrics).toContain(`isthmus_target_circuit{${labels}} 1`);
     const asked = arrived.length;
     await Bun.sleep(1500);
     expect(arrived.length).toBe(asked);
