@@ -19,7 +19,7 @@ import type { States } from "./log/log.ts";
 import { refuseHalfRestored } from "./log/restore.ts";
 import { Streams } from "./log/stream.ts";
 import { refuseCycles } from "./rules/cycles.ts";
-import { operationMetrics } from "./routing/operation-metrics.ts";
+import { type AskedMetric, operationMetrics } from "./routing/operation-metrics.ts";
 import { targetMetrics } from "./routing/target-metrics.ts";
 import type { Definitions } from "./rules/document.ts";
 import { parseDefinition, parseDefinitions } from "./rules/parse.ts";
@@ -86,13 +86,7 @@ export async function startGateway(config: Config): Promise<RunningGateway> {
       fullCounts: () => gateway.fullCounts(),
     });
     telemetry.attachBridges(bridgeStatuses(gateway));
-    const routes = (): ReturnType<typeof gateway.routes> => gateway.routes();
-    for (const metric of [
-      ...operationMetrics(gateway.operations, routes),
-      ...targetMetrics(routes),
-    ]) {
-      telemetry.register(metric);
-    }
+    for (const metric of routingMetrics(gateway)) telemetry.register(metric);
     await gateway.start();
     changes.gateway = gateway;
     // What another process stored while this one started was told to nobody.
@@ -273,4 +267,10 @@ async function applyFile(config: Config, gateway: Gateway): Promise<void> {
   } catch (error) {
     throw error instanceof InvalidError ? parsed.explain(error) : error;
   }
+}
+
+/** The metrics whose values the gateway is asked for. */
+function routingMetrics(gateway: Gateway): readonly AskedMetric[] {
+  const routes = (): ReturnType<Gateway["routes"]> => gateway.routes();
+  return [...operationMetrics(gateway.operations, routes), ...targetMetrics(routes)];
 }
