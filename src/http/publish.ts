@@ -149,11 +149,10 @@ function messageOf(draft: Draft, origin: Origin, call: Call): Message {
 async function append(messages: readonly Message[], call: Call, isList: boolean) {
   const { request, stream, services } = call;
   const idempotency = idempotencyKey(request.headers.get("idempotency-key"));
-  const dedupeKeys = messages.map((_, index) => {
-    if (idempotency === null) return null;
-    return dedupeKeyOf(call.principal, isList ? `${idempotency}#${index}` : idempotency);
-  });
-  const { durable, receipts } = stream.append(messages, { dedupeKeys, ...placeOf(call) });
+  const keyAt = (index: number): string =>
+    dedupeKeyOf(call.principal, isList ? `${idempotency}#${index}` : `${idempotency}`);
+  const known = idempotency === null ? null : { dedupeKeys: messages.map((_, at) => keyAt(at)) };
+  const { durable, receipts } = stream.append(messages, { ...known, ...placeOf(call) });
   await whenDurable(durable, services);
   if (!receipts.some((receipt) => receipt.duplicate)) return receipts;
   return await Promise.all(

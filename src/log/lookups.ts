@@ -2,12 +2,12 @@
  * Appends that wait until the disk has told whether their dedupe keys are held. They, and all that
  * come behind them, are done in the order in which they came; bounded in bytes.
  */
-import { assert } from "../assert.ts";
 import { ConflictError, GatewayError, LimitError } from "../errors.ts";
 import { groupBytesMax, groupRetryAfterMs } from "../limits.ts";
 import type { Message } from "../message.ts";
 import type { Dedupe } from "./dedupe.ts";
 import type { Appended, AppendOptions, Offset, PartitionId, Receipt } from "./log.ts";
+import { Receipts } from "./receipts.ts";
 
 /** What the disk has told of each message's key. */
 export type Found = readonly (Offset | null)[];
@@ -108,14 +108,7 @@ export class Lookups {
     this.#bytes += bytes;
     this.#queue.push({ options, bytes, receipts, run, resolve, reject });
     this.#running ??= this.#work();
-    return {
-      durable: promise,
-      receipt: (index) => {
-        const receipt = receipts[index];
-        assert(receipt !== undefined, "a receipt is asked for a message of its append");
-        return receipt;
-      },
-    };
+    return new Receipts(promise, receipts);
   }
 
   /** All that wait came behind what has failed: they fail with it. */

@@ -31,6 +31,7 @@ import type {
 import { SealedFile } from "./open-files.ts";
 import type { PartitionContext, PartitionParts } from "./partition-parts.ts";
 import { PartitionReader } from "./partition-reader.ts";
+import { Receipts } from "./receipts.ts";
 import { checkRecord } from "./record.ts";
 import type { Corruption } from "./recover.ts";
 import { createSegmentFile, SEGMENT_HEADER_BYTES, Segment, segmentName } from "./segment.ts";
@@ -146,14 +147,8 @@ export class FilePartition implements Partition, AsyncDisposable {
       throw error;
     }
     this.#committing ??= this.#commitAll();
-    return {
-      durable: group.count > mark.count ? group.durable : this.#durabilityOf(receipts),
-      receipt: (index) => {
-        const receipt = receipts[index];
-        assert(receipt !== undefined, "a receipt is asked for a message of its append");
-        return receipt;
-      },
-    };
+    const isNew = group.count > mark.count;
+    return new Receipts(isNew ? group.durable : this.#durabilityOf(receipts), receipts);
   }
 
   check(messages: readonly Message[], options: AppendOptions = {}): void {

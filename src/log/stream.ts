@@ -102,6 +102,8 @@ export class Stream {
     messages: readonly Message[],
     options: StreamAppendOptions = {},
   ): { readonly durable: Promise<void>; readonly receipts: readonly Receipt[] } {
+    if (this.partitions.length === 1 && messages.length > 0)
+      return this.#appendTo(0, messages, options);
     const groups = this.#groupsOf(messages, options);
     const { expectedOffset } = options;
     if (expectedOffset !== undefined && groups.size > 1) {
@@ -127,6 +129,16 @@ export class Stream {
     const [only] = waits;
     const durable = waits.length === 1 && only !== undefined ? only : allDurable(waits);
     return { durable, receipts };
+  }
+
+  /** All messages, in their order, to one partition. */
+  #appendTo(index: number, messages: readonly Message[], options: StreamAppendOptions) {
+    const { dedupeKeys, sourceKeys, expectedOffset } = options;
+    this.guard?.(index);
+    const isAsked = [dedupeKeys, sourceKeys, expectedOffset].some((each) => each !== undefined);
+    const asked = isAsked ? optionsOf(options, [...messages.keys()]) : {};
+    const appended = this.#partition(index).append(messages, asked);
+    return { durable: appended.durable, receipts: messages.map((_, at) => appended.receipt(at)) };
   }
 
   /** Which of the messages go to each partition, in their order. */

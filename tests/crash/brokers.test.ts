@@ -207,7 +207,9 @@ async function logOf(gateway: TestGateway, { acked }: Story): Promise<readonly s
   try {
     await waitFor("the log has all that was acked", isWhole, { timeoutMs: 60_000 });
   } catch {
-    // What is missing is named by the checks.
+    // What is missing is named by the checks; whether its source stands still is said here.
+    const { items } = await gateway.json<{ items: unknown[] }>("/api/sources");
+    console.log(`sources: ${JSON.stringify(items)}`);
   }
   return held;
 }
