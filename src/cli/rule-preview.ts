@@ -86,9 +86,11 @@ function objectOf(value: unknown): JsonObject | null {
 
 async function printResult(output: Output, result: PreviewResult): Promise<void> {
   await output.line(countsText(result.counts));
-  const { whereFailed, refused, refusedLive } = result.counts;
+  const { messages: looked, whereFailed, refused, refusedLive } = result.counts;
+  if (looked === 0) await output.note("there is no message of that time: see --last and --from");
   if (whereFailed > 0) await output.line(`the draft's where fails on ${whereFailed} of them`);
-  if (refused > 0) await output.line(`of the live rule ${refusedLive} would be refused`);
+  if (refused + refusedLive > 0)
+    await output.line(`of the live rule ${refusedLive} would be refused`);
   for (const [bucket, title] of Object.entries(TITLES)) {
     const samples = result.samples[bucket as keyof PreviewResult["samples"]];
     if (samples.length === 0) continue;

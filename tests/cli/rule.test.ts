@@ -138,6 +138,11 @@ test("a preview tells what a draft would change, for people and as JSON", async 
   expect(ran.stdout).toContain("no longer matched, for example:\n  0/1 key k1\n    - stream big: ");
   const json = await cli("rule", "preview", "big", "-f", draft, "--json");
   expect(JSON.parse(json.stdout)).toMatchObject({ counts: { messages: 4, removed: 1 } });
+  const none = await cli("rule", "preview", "big", "-f", draft, "--from", "latest");
+  expect([none.stderr, none.exitCode]).toEqual([
+    "there is no message of that time: see --last and --from\n",
+    0,
+  ]);
   const bad = await file("bad.yaml", "from: orders\nwhere: body.amount >\nto: { stream: big }\n");
   const refused = await cli("rule", "preview", "big", "-f", bad);
   expect(refused.exitCode).toBe(1);

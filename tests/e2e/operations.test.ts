@@ -181,6 +181,15 @@ test("routes are paused, moved and resumed by the command line; viewers may not"
     await gateway.kill();
     await gateway.start();
     expect((await gateway.routes())[0]?.state).toBe("paused");
+    const listed = await cli("get", "routes", "out");
+    expect(listed.stdout).toMatch(
+      /^RULE .* UNSENT +OLDEST .*\nout +crm +orders\/0 +paused +3 +5 +2 /,
+    );
+    const misnamed = await cli("get", "routes", "outt");
+    expect([misnamed.stderr, misnamed.exitCode]).toEqual([
+      "isthmus: there is no rule outt that runs\n",
+      1,
+    ]);
     const dry = await cli("route", "seek", "out", "--to", "0/1");
     expect(dry.stdout).toMatch(/crm +orders\/0 +3 +1 +2 +0\n$/);
     expect(dry.stderr).toBe("nothing was moved: do it with --yes\n");
