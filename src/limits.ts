@@ -44,11 +44,10 @@ export const readChunkBytes = 256 * KIB;
 export const chunkReadsMax = 8;
 /** How far apart the sparse index's places in a segment are. Bytes. */
 export const indexStrideBytes = 32 * KIB;
-/**
- * The newest groups of one partition, decoded once for all readers at its end. Bytes of memory,
- * what is unused of their buffers (up to half) included.
- */
+/** A partition's newest groups, decoded once for its readers; unused memory counts. Bytes. */
 export const tailBytesMax = 2 * MIB;
+/** The same of all partitions together: many streams are written to, few are read at their end. */
+export const tailsBytesMax = 64 * MIB;
 /** The least buffer that a commit group is encoded into. Bytes. */
 export const groupBufferBytesMin = 4 * KIB;
 /** The largest buffer that is kept for another group: larger ones are rare. Bytes. */

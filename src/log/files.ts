@@ -13,6 +13,7 @@ import {
   partitionsMax,
   segmentBytesMax,
   stateLogBytesMax,
+  tailsBytesMax,
 } from "../limits.ts";
 import { type Damage, Damages, damageText } from "./damage.ts";
 import type { Disk } from "./disk.ts";
@@ -20,6 +21,7 @@ import type { FillAheadBounds } from "./fill-ahead.ts";
 import type { Log, Offset, PartitionId, States } from "./log.ts";
 import { FilePartition } from "./partition.ts";
 import type { PartitionContext } from "./partition-parts.ts";
+import { TailMemory } from "./tail.ts";
 import { OpenFiles } from "./open-files.ts";
 import { emptyPartition, newSalt, openPartition } from "./open-partition.ts";
 import { openStates, STATE_STREAM, type StateStore } from "./states.ts";
@@ -109,7 +111,8 @@ function contextOf(options: FileLogOptions, damages: Damages): FileLogContext {
   const indexed = new Set<string>();
   const { fillAhead = FILL_AHEAD } = options;
   const told = { onFatal, onCommit, onDamage };
-  return { disk, files, clock, indexed, ...told, segmentBytes, fillAhead, salt };
+  const tails = new TailMemory(tailsBytesMax);
+  return { disk, files, tails, clock, indexed, ...told, segmentBytes, fillAhead, salt };
 }
 
 /** Damages whose messages are not kept any more, or that belong to another life, matter no more. */

@@ -52,7 +52,8 @@ function capacityFor(least: number): number {
   return capacity;
 }
 
-function fresh(capacity: number): GroupBytes {
+/** Memory of its own, whatever it holds. */
+export function fresh(capacity: number): GroupBytes {
   const bytes = Buffer.allocUnsafeSlow(capacity);
   return { bytes, view: new DataView(bytes.buffer, bytes.byteOffset, capacity) };
 }

@@ -8,6 +8,7 @@ import type { Offset, PartitionId } from "./log.ts";
 import type { OpenFiles } from "./open-files.ts";
 import type { Corruption } from "./recover.ts";
 import type { Segment } from "./segment.ts";
+import type { TailMemory } from "./tail.ts";
 
 /** What a partition is made from: what recovery found, or nothing yet. */
 export interface PartitionParts {
@@ -27,6 +28,8 @@ export interface PartitionContext {
   readonly disk: Disk;
   /** Sealed segments and key files that are open. */
   readonly files: OpenFiles;
+  /** The memory of all partitions' newest groups. */
+  readonly tails: TailMemory;
   readonly clock: Clock;
   /** Streams whose messages are to be found by their keys. */
   readonly indexed: ReadonlySet<string>;

@@ -79,7 +79,8 @@ export class FilePartition implements Partition, AsyncDisposable {
     this.#appendedAtMs = parts.appendedAtMs;
     this.#streamPartitions = parts.partitions;
     this.#group = new Group(parts.endOffset, this.#pool);
-    this.#tail = new Tail(id, tailBytesMax, (memory) => this.#pool.give(memory));
+    const bounds = { bytesMax: tailBytesMax, all: context.tails };
+    this.#tail = new Tail(id, bounds, (memory) => this.#pool.give(memory));
     this.corruptions = parts.corruptions;
     const onDamage = (found: Corruption): Promise<void> => context.onDamage(id, parts.epoch, found);
     const own = { ...parts, ...context, id, tail: this.#tail, end: () => this.#end };

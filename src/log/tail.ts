@@ -29,24 +29,65 @@ interface HeldGroup {
   isRead: boolean;
 }
 
+/** The memory of all tails together: those that have been added to least lately give theirs up. */
+export class TailMemory {
+  readonly #bytesMax: number;
+  /** Those that hold memory, the one that has grown last at the end. */
+  readonly #tails = new Set<Tail>();
+  #bytes = 0;
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** What all of them hold. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** A tail has another group, and holds so much more than before. */
+  changed(tail: Tail, bytes: number): void {
+    this.#bytes += bytes;
+    this.#tails.delete(tail);
+    if (tail.bytes > 0) this.#tails.add(tail);
+    for (const each of this.#tails) {
+      if (this.#bytes <= this.#bytesMax) return;
+      this.#tails.delete(each);
+      this.#bytes -= each.clear();
+    }
+  }
+}
+
 /** A bounded window over a partition's end. */
 export class Tail {
   readonly #id: PartitionId;
   readonly #bytesMax: number;
+  readonly #all: TailMemory;
   readonly #release: (memory: GroupBytes) => void;
   readonly #groups: HeldGroup[] = [];
   readonly #batches: TailBatch[] = [];
   #bytes = 0;
 
   /** `release` gets the memory of groups that have left and that nobody looks at. */
-  constructor(id: PartitionId, bytesMax: number, release: (memory: GroupBytes) => void) {
+  constructor(
+    id: PartitionId,
+    bounds: { readonly bytesMax: number; readonly all: TailMemory },
+    release: (memory: GroupBytes) => void,
+  ) {
     this.#id = id;
-    this.#bytesMax = bytesMax;
+    this.#bytesMax = bounds.bytesMax;
+    this.#all = bounds.all;
     this.#release = release;
+  }
+
+  /** What its groups hold. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   /** Adds a durable group; its bytes must not change any more. */
   push({ memory, batches }: TailGroup): void {
+    const held = this.#bytes;
     const group: HeldGroup = { memory, batchCount: batches.length, isRead: false };
     this.#groups.push(group);
     this.#bytes += memory.bytes.length;
@@ -54,6 +95,16 @@ export class Tail {
       this.#batches.push({ header, start, group, records: null });
     }
     while (this.#bytes > this.#bytesMax) this.#dropOldest();
+    this.#all.changed(this, this.#bytes - held);
+  }
+
+  /** Lets go of all, for others were added to later; how much that was. Bytes. */
+  clear(): number {
+    const bytes = this.#bytes;
+    this.#groups.length = 0;
+    this.#batches.length = 0;
+    this.#bytes = 0;
+    return bytes;
   }
 
   /** The records of the batch that holds an offset; null when it is not (or no longer) here. */
