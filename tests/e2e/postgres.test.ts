@@ -105,7 +105,7 @@ test("a change reaches the other gateway within a second, and both route by it",
     times.push(performance.now() - startMs);
   }
   // Notices come at once; the poll of each second catches what they miss.
-  expect(Math.min(...times)).toBeLessThan(1_000);
+  expect(times.toSorted((one, other) => one - other)[2]).toBeLessThan(1_000);
   await Promise.all([routes(a, 1), routes(b, 2)]);
 }, 120_000);
 
