@@ -183,9 +183,10 @@ export const readBytesMax = 8 * MIB;
 export const readWaitMsMax = 60_000;
 /** How long a filtered read looks at messages before it answers with what it has. Milliseconds. */
 export const readScanMsMax = 2000;
-/** Messages taken from the log in one step for a client, and their bytes. */
+/** One step of reading for a client: messages, bytes; and steps in a turn of the event loop. */
 export const readStepMessages = 256;
 export const readStepBytes = 64 * KIB;
+export const readStepsOfTurn = 4;
 /** Server-Sent Events: a comment keeps proxies from closing. Milliseconds. */
 export const eventsPingMs = 15_000;
 /** How long a client of events waits before it comes back; each adds its own spread. Ms. */
@@ -195,10 +196,10 @@ export const cursorTellMs = 4500;
 
 /** One frame from a client: a whole body, or most of one as base64. Bytes. */
 export const socketFrameBytesMax = 17 * MIB;
-/**
- * What Bun buffers for one socket: never reached, for a sender stops at the first refusal. Bytes.
- */
+/** What Bun buffers for one socket: never reached, a sender stops at the first refusal. Bytes. */
 export const socketBufferBytesMax = 128 * MIB;
+/** Text gathered into one write to a socket. Characters. */
+export const socketWriteCharsMax = 32 * KIB;
 /** Answers that a client does not read while it sends more. Bytes. */
 export const socketUnreadBytesMax = 1 * MIB;
 /** Frames that wait because an earlier one takes time, and their bytes. */
@@ -323,7 +324,6 @@ export const ticketsOfOneMax = 100;
 export const originsMax = 100;
 /** How long browsers remember what a preflight allowed. Seconds. */
 export const preflightAgeS = 600;
-
 /** Sockets from one address, and of one caller, unless a setting says less. Count. */
 export const socketsOfAddressMax = 20_000;
 export const socketsOfCallerMax = 20_000;

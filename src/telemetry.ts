@@ -73,6 +73,9 @@ export class Telemetry {
   /** Open sockets, and messages sent over them. */
   socketClients = 0;
   socketMessages = 0;
+  /** Open event streams, and messages sent over them. */
+  eventClients = 0;
+  eventMessages = 0;
   readonly #previews = { runs: 0, messages: 0 };
 
   constructor(options: TelemetryOptions) {
@@ -99,7 +102,6 @@ export class Telemetry {
     this.#registerIntake();
     this.#registerLog();
     this.#registerRoutes();
-    this.#registerSockets();
     this.#registerPreviews();
     if (options.process === true) collectDefaultMetrics({ register: this.registry });
   }
@@ -380,13 +382,6 @@ export class Telemetry {
       };
       this.#counter(name, help, read, labelNames);
     }
-  }
-
-  #registerSockets(): void {
-    this.#gauge("isthmus_ws_clients", "Open sockets", (add) => add({}, this.socketClients));
-    this.#counter("isthmus_ws_messages_total", "Messages sent over sockets", (add) =>
-      add({}, this.socketMessages),
-    );
   }
 }
 

@@ -6,7 +6,7 @@
 import type { Server } from "bun";
 import { Hono } from "hono";
 import { errorText, InvalidError } from "../errors.ts";
-import { idleTimeoutS, serverBodyBytesMax, stopTimeoutMs } from "../limits.ts";
+import { idleTimeoutS, readStepsOfTurn, serverBodyBytesMax, stopTimeoutMs } from "../limits.ts";
 import { type Files, systemFiles } from "../rules/store/files.ts";
 import type { Principal } from "../rules/store/roles.ts";
 import { PreviewSlots } from "./admin/rehearse.ts";
@@ -19,6 +19,7 @@ import { hookHandler } from "./hooks.ts";
 import { Origins, withHeaders } from "./origins.ts";
 import { failureResponse, problemResponse } from "./problem.ts";
 import { Proxies } from "./proxies.ts";
+import { ReadTurns } from "./read-turns.ts";
 import { publishHandler } from "./publish.ts";
 import type { HttpConfig, HttpContext, HttpServices } from "./services.ts";
 import { type SocketData, SocketHub } from "./socket.ts";
@@ -85,6 +86,7 @@ function contextOf(services: HttpServices, stopping: AbortSignal): HttpContext {
     previews: new PreviewSlots(),
     callers: new Callers({ tokens, definitions, resolve, clock, fetch }),
     tickets: new Tickets(clock),
+    turns: new ReadTurns(readStepsOfTurn),
     clients: new ClientCounts(parseClientLimits(config.clientLimits), clock),
     proxies: new Proxies(config.trustProxies),
     startedAtMs: clock.nowMs(),

@@ -3,7 +3,7 @@
  * messages are read when its connection takes more. `id` is the cursor behind the message, so a
  * client that comes back with `Last-Event-ID` misses nothing.
  */
-import { type Clock, nextTurn } from "../clock.ts";
+import type { Clock } from "../clock.ts";
 import { errorText, GatewayError } from "../errors.ts";
 import {
   cursorTellMs,
@@ -38,7 +38,15 @@ export function eventsResponse(
   const range = openRange(request.stream, request.cursor, request);
   if (request.end !== null && range.atEnd) return new Response(null, { status: 204 });
   const events = new Events(request, range, context, signal);
-  const unwatch = watchReader(request, context, () => events.cancel());
+  const { telemetry } = context;
+  const watching = watchReader(request, context, () => events.cancel());
+  telemetry.eventClients++;
+  let isCounted = true;
+  const unwatch = (): void => {
+    watching();
+    if (isCounted) telemetry.eventClients--;
+    isCounted = false;
+  };
   // The request ends when its answer has, whoever ended it.
   signal.addEventListener("abort", unwatch, { once: true });
   const body = new ReadableStream<Uint8Array>({
@@ -121,7 +129,7 @@ class Events {
       return "";
     }
     // Messages that are all left out must not keep the loop from turning.
-    await nextTurn();
+    await this.#context.turns.next();
     return this.#texts(batch);
   }
 
@@ -155,6 +163,7 @@ class Events {
     for (const message of batch.messages) {
       if (!selection.takes(message)) continue;
       this.#given++;
+      this.#context.telemetry.eventMessages++;
       const id = encodeCursor(cursorAtMessage(cursor, message, "after"));
       text += `id: ${id}\nevent: message\ndata: ${messageJson(message, selection.form)}\n\n`;
     }

@@ -2,11 +2,12 @@
  * The sending side of one socket. Bun tells with each send whether it was taken (bytes), taken
  * with backpressure (-1) or dropped (0): messages stop at the first -1 until the client has read
  * all of it, and what was dropped counts as not sent. What waits for a client that does not read is
- * one frame and the part of one write (16 KiB) that the kernel had no room for: frames to come are
- * not made before there is room.
+ * the part of one write (32 KiB and a frame) that the kernel had no room for: frames to come are
+ * not made before there is room. Bun itself gathers up to 128 KiB under one cork and tells of the
+ * kernel's refusal only behind that.
  */
 import type { ServerWebSocket } from "bun";
-import { socketUnreadBytesMax } from "../limits.ts";
+import { socketUnreadBytesMax, socketWriteCharsMax } from "../limits.ts";
 import { CLOSE } from "./frames.ts";
 
 /** The part of Bun's socket that is used. */
@@ -59,16 +60,21 @@ export class Outbox {
    */
   send(count: number, textAt: (index: number) => string | null): number {
     let index = 0;
-    if (!this.#isOpen || this.#isBlocked) return index;
-    this.#socket.cork(() => {
-      while (index < count && !this.#isBlocked) {
+    const write = (): void => {
+      let chars = 0;
+      while (index < count && !this.#isBlocked && chars < socketWriteCharsMax) {
         const text = textAt(index);
         const code = text === null ? 1 : this.#socket.send(text);
         if (code <= 0) this.#isBlocked = true;
         if (code === 0) return;
+        chars += text?.length ?? 0;
         index++;
       }
-    });
+    };
+    while (index < count && this.#isOpen && !this.#isBlocked) {
+      this.#socket.cork(write);
+      if (this.#socket.getBufferedAmount() > 0) this.#isBlocked = true;
+    }
     return index;
   }
 

@@ -3,7 +3,7 @@
  * messages, bytes and time; `next` goes on exactly behind what was given, filtered messages
  * included.
  */
-import { type Clock, nextTurn } from "../clock.ts";
+import type { Clock } from "../clock.ts";
 import { UnauthorizedError } from "../errors.ts";
 import {
   readBytesMax,
@@ -25,6 +25,7 @@ import { messageJson } from "./message-json.ts";
 import { adjusted, cursorAtMessage, gapJson, placeCursor } from "./position.ts";
 import { openRange, type Range, Selection } from "./range.ts";
 import { Query } from "./request.ts";
+import type { ReadTurns } from "./read-turns.ts";
 import type { HttpContext } from "./services.ts";
 
 const PARAMETERS = ["partition", "from", "to", "max", "wait", "where", "as", "key"] as const;
@@ -110,7 +111,7 @@ export async function readPage(
   signal: AbortSignal,
 ): Promise<Response> {
   const range = openRange(request.stream, request.cursor, request);
-  const page = new Page(request, range, context.clock);
+  const page = new Page(request, range, context);
   const waiting = AbortSignal.any([signal, context.stopping, page.waited]);
   const timer = page.startWaiting(request.waitMs);
   const refused: UnauthorizedError[] = [];
@@ -136,6 +137,7 @@ class Page {
   readonly #request: ReadRequest;
   readonly #range: Range;
   readonly #clock: Clock;
+  readonly #turns: ReadTurns;
   readonly #done = new AbortController();
   readonly #messages: string[] = [];
   readonly #gaps: Gap[];
@@ -143,10 +145,11 @@ class Page {
   /** The first message that was read and is not in the page. */
   #resumeAt: StoredMessage | null = null;
 
-  constructor(request: ReadRequest, range: Range, clock: Clock) {
+  constructor(request: ReadRequest, range: Range, { clock, turns }: HttpContext) {
     this.#request = request;
     this.#range = range;
     this.#clock = clock;
+    this.#turns = turns;
     this.#gaps = [...request.gaps];
   }
 
@@ -185,7 +188,7 @@ class Page {
       this.#take(batch, max);
       const isLong = this.#clock.monotonicMs() - scanStartMs > readScanMsMax;
       if (selection.isPartial && isLong) return;
-      await nextTurn();
+      await this.#turns.next();
     }
   }
 

@@ -23,6 +23,7 @@ import type { Callers } from "./callers.ts";
 import type { ClientCounts } from "./client-limits.ts";
 import type { Fetch } from "./jwks.ts";
 import type { Proxies } from "./proxies.ts";
+import type { ReadTurns } from "./read-turns.ts";
 import type { Tickets } from "./tickets.ts";
 import type { Verifier } from "./verify/verifier.ts";
 
@@ -126,6 +127,7 @@ export interface HttpContext extends HttpServices {
   readonly tickets: Tickets;
   readonly clients: ClientCounts;
   readonly proxies: Proxies;
+  readonly turns: ReadTurns;
   /** Unix milliseconds. */
   readonly startedAtMs: number;
 }

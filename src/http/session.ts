@@ -89,6 +89,15 @@ export class SocketSession implements FrameHandler, SubscriptionOwner {
     return this.#principal !== null;
   }
 
+  /** Whether its client has not read what was sent. */
+  get isBlocked(): boolean {
+    return this.#outbox.isBlocked;
+  }
+
+  get subscriptions(): Iterable<Subscription> {
+    return this.#subscriptions.values();
+  }
+
   /** Takes a frame. */
   received(data: string | Uint8Array): void {
     if (!this.#outbox.isOpen) return;
@@ -311,6 +320,7 @@ export class SocketSession implements FrameHandler, SubscriptionOwner {
         outbox: this.#outbox,
         clock: context.clock,
         telemetry: context.telemetry,
+        turns: context.turns,
         durable: claim === null || name === null ? null : { name, claim, window: frame.window },
         owner: this,
       });
@@ -339,10 +349,7 @@ export class SocketSession implements FrameHandler, SubscriptionOwner {
 
   #checkRoom({ sub, name }: SubscribeFrame): void {
     if (this.#subscriptions.has(sub)) {
-      throw new ConflictError(
-        "conflict",
-        "there is a subscription by that name: choose another one",
-      );
+      throw new ConflictError("conflict", "a subscription has that name: choose another one");
     }
     const isTaken = [...this.#subscriptions.values()].some((each) => each.name === name);
     if (name !== null && isTaken) {

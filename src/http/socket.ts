@@ -18,6 +18,8 @@ import {
 } from "../limits.ts";
 import { Admission, spreadMs } from "./admission.ts";
 import { bearerToken, type Credential, ticketIn } from "./auth.ts";
+import type { ConnectionCounts } from "./client-limits.ts";
+import { clientMetrics, SocketTally } from "./client-metrics.ts";
 import { CLOSE, closeReason, SUBPROTOCOL } from "./frames.ts";
 import { DurableNames } from "./names.ts";
 import { problemResponse } from "./problem.ts";
@@ -41,6 +43,7 @@ export class SocketHub {
   readonly #context: HttpContext;
   readonly #names: DurableNames;
   readonly #tools: SessionTools;
+  readonly #tally = new SocketTally();
   /** Sockets that have not said who they are, as of the last look. */
   #unknown = 0;
   readonly #sessions = new Set<SocketSession>();
@@ -58,6 +61,10 @@ export class SocketHub {
       admission: new Admission(admissionsMax),
       spreadMs: () => this.#spreadMs(),
     };
+    const { telemetry } = context;
+    for (const metric of clientMetrics(telemetry, this.#tally, () => this.#sessions)) {
+      telemetry.register(metric);
+    }
     this.#ticking = this.#tick();
     this.#sweeping = this.#sweep();
   }
@@ -78,13 +85,17 @@ export class SocketHub {
         socket.data.session = session;
         socket.data.start = null;
         this.#unknown++;
+        this.#tally.opened++;
         this.#sessions.add(session);
         this.#context.telemetry.socketClients = this.#sessions.size;
         if (this.#stop.signal.aborted) this.#restart(session);
       },
       message: (socket, data) => socket.data.session?.received(data),
       drain: (socket) => socket.data.session?.drained(),
-      close: (socket) => this.#closed(socket.data.session),
+      close: (socket, code) => {
+        this.#tally.close(code);
+        this.#closed(socket.data.session);
+      },
       error: (error) => logger.error({ err: error }, errorText(error)),
     };
   }
@@ -99,6 +110,7 @@ export class SocketHub {
     const unknown = this.#unknown;
     const isFull = this.#sessions.size >= socketsMax || unknown >= socketsUnknownMax;
     if (isFull || this.#stop.signal.aborted) {
+      this.#tally.refused.full++;
       const retryS = Math.ceil((limitedRetryMs + this.#context.random() * this.#spreadMs()) / 1000);
       return problemResponse({
         status: 503,
@@ -111,19 +123,28 @@ export class SocketHub {
   }
 
   #enter(request: Request, server: Server<SocketData>): Response | undefined {
-    const { clients, proxies } = this.#context;
+    const { proxies } = this.#context;
     const peer = server.requestIP(request)?.address ?? null;
     const { address } = proxies.caller(request.headers, peer);
     const offered = (request.headers.get("sec-websocket-protocol") ?? "")
       .split(",")
       .map((each) => each.trim());
     const headers = offered.includes(SUBPROTOCOL) ? { "sec-websocket-protocol": SUBPROTOCOL } : {};
-    const counts = clients.enter(address);
+    const counts = this.#counted(address);
     const credential = credentialOf(request, offered);
     const data = { start: { credential, counts }, session: null };
     if (server.upgrade(request, { data, headers })) return undefined;
     counts.leave();
     return problemResponse({ status: 400, code: "invalid", detail: "the upgrade is not valid" });
+  }
+
+  #counted(address: string | null): ConnectionCounts {
+    try {
+      return this.#context.clients.enter(address);
+    } catch (error) {
+      this.#tally.refused.address++;
+      throw error;
+    }
   }
 
   /** How the connections stand. */

@@ -3,7 +3,7 @@
  * what was sent, and, under a name, has acked enough. Nothing is queued and nothing is dropped: for
  * what the client has no room for, the cursor moves back, and it is read again when there is.
  */
-import { type Clock, nextTurn } from "../clock.ts";
+import type { Clock } from "../clock.ts";
 import { InvalidError } from "../errors.ts";
 import { cursorTellMs, readStepBytes, readStepMessages } from "../limits.ts";
 import { type Cursor, decodeCursor, encodeCursor, shortEpoch } from "../log/cursor.ts";
@@ -18,6 +18,7 @@ import type { NameClaim } from "./names.ts";
 import type { Outbox } from "./outbox.ts";
 import { cursorAtMessage } from "./position.ts";
 import type { Selection } from "./range.ts";
+import type { ReadTurns } from "./read-turns.ts";
 
 /** What a subscription is made from. */
 export interface SubscriptionParts {
@@ -28,6 +29,7 @@ export interface SubscriptionParts {
   readonly outbox: Outbox;
   readonly clock: Clock;
   readonly telemetry: Telemetry;
+  readonly turns: ReadTurns;
   /** The durable name, and how many unacked messages may be under way; null: anonymous. */
   readonly durable: Durable | null;
   readonly owner: SubscriptionOwner;
@@ -103,13 +105,17 @@ export class Subscription implements Waiter {
     return this.#parts.durable?.name ?? null;
   }
 
+  /** Messages in the stream behind what was sent or left out. */
+  get lag(): number {
+    return this.#parts.stream.partitions.reduce((sum, { offsetEnd }, index) => {
+      return sum + offsetEnd - (this.#done[index]?.offset ?? offsetEnd);
+    }, 0);
+  }
+
   /** How it stands, for lists. */
   describe(): object {
     const { sub, stream } = this.#parts;
-    const lag = stream.partitions.reduce((sum, { offsetEnd }, index) => {
-      return sum + offsetEnd - (this.#done[index]?.offset ?? offsetEnd);
-    }, 0);
-    const { name, key } = this;
+    const { name, key, lag } = this;
     const unacked = this.#unacked.length;
     return { sub, stream: stream.name, name, key, lag, sent: this.#sent, unacked };
   }
@@ -185,15 +191,18 @@ export class Subscription implements Waiter {
 
   /** Sends until there is nothing more to be read now, and waits for that to change. */
   async #run(): Promise<void> {
-    const { outbox, owner, sub } = this.#parts;
+    const { outbox, owner, sub, turns } = this.#parts;
     try {
       for (;;) {
-        if (outbox.isBlocked) await outbox.ready();
+        if (outbox.isBlocked) {
+          await outbox.ready();
+          await turns.next();
+        }
         const room = this.#acked === null ? readStepMessages : await this.#room();
         if (this.#isStopped || !outbox.isOpen) return this.#rest();
         // Nothing that was read is held across a wait: a client that stops reading costs little.
         if (!(await this.#step(Math.min(room, readStepMessages)))) break;
-        if (!this.#reader.atEnd) await nextTurn();
+        if (!this.#reader.atEnd && !outbox.isBlocked) await turns.next();
       }
     } catch (error) {
       this.#rest();

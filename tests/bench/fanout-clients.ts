@@ -15,6 +15,8 @@ export interface OpenCommand {
   readonly readyFrames: number;
   /** They read nothing once they are ready. */
   readonly isStuck: boolean;
+  /** They pause for so long after each piece that they read. Milliseconds. */
+  readonly slowMs?: number;
 }
 export type Command =
   | ({ readonly op: "open" } & OpenCommand)
@@ -72,6 +74,11 @@ function received(socket: Socket<Client>, chunk: Buffer): void {
       socket.write(clientFrame(Buffer.from(JSON.stringify(frame)), 0x81));
     }
     bytes = bytes.subarray(end + 4);
+  }
+  const { slowMs = 0 } = client.command;
+  if (slowMs > 0) {
+    socket.pause();
+    setTimeout(() => socket.resume(), slowMs);
   }
   let at = Math.min(client.skip, bytes.length);
   client.skip -= at;

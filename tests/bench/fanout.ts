@@ -5,7 +5,8 @@
 import { join } from "node:path";
 import { TestGateway } from "../e2e/gateway.ts";
 import { freePort, waitFor } from "../temporary.ts";
-import type { Command, OpenCommand } from "./fanout-clients.ts";
+import { Clients, hello, portOf, publish } from "./fanout-clients-process.ts";
+import { benchSlow } from "./fanout-slow.ts";
 import { inTurns, type Row, short } from "./table.ts";
 
 const ROUNDS = 3;
@@ -14,37 +15,7 @@ const BURST = 500;
 const MISSED = 1000;
 /** So many that the heap, which grows and shrinks by 15 MB, does not decide. */
 const STUCK = 500;
-const BODY = "x".repeat(256);
 const FRAME_BYTES = 560;
-
-/** The clients' process. */
-class Clients implements AsyncDisposable {
-  readonly #waiting: { resolve: () => void; reject: (error: Error) => void }[] = [];
-  readonly #child = Bun.spawn([process.execPath, join(import.meta.dir, "fanout-clients.ts")], {
-    stdio: ["ignore", "inherit", "inherit"],
-    ipc: (answer: { ok: boolean; error?: string }) => {
-      const waiting = this.#waiting.shift();
-      if (answer.ok) waiting?.resolve();
-      else waiting?.reject(new Error(answer.error));
-    },
-  });
-
-  ask(command: Command): Promise<void> {
-    const { promise, resolve, reject } = Promise.withResolvers<void>();
-    this.#waiting.push({ resolve, reject });
-    this.#child.send(command);
-    return promise;
-  }
-
-  open(more: Omit<OpenCommand, "path" | "isStuck"> & { isStuck?: boolean }): Promise<void> {
-    return this.ask({ op: "open", path: "/socket", isStuck: false, ...more });
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#child.kill();
-    await this.#child.exited;
-  }
-}
 
 class Bare implements AsyncDisposable {
   readonly port: number;
@@ -80,25 +51,6 @@ class Bare implements AsyncDisposable {
   }
 }
 
-async function publish(gateway: TestGateway, stream: string, count: number): Promise<void> {
-  const body = Array.from({ length: count }, () => JSON.stringify({ body: BODY })).join("\n");
-  const headers = { "content-type": "application/x-ndjson" };
-  const path = `/streams/${stream}/messages`;
-  const answer = await gateway.fetch(path, { method: "POST", headers, body });
-  if (!answer.ok) throw new Error(await answer.text());
-}
-
-function hello(gateway: TestGateway, stream: string, from: string): object[] {
-  return [
-    { op: "auth", token: gateway.token },
-    { op: "subscribe", sub: "s", stream, from },
-  ];
-}
-
-function portOf(gateway: TestGateway): number {
-  return Number(new URL(gateway.url).port);
-}
-
 /** Deliveries a second of what `send` sets off. */
 async function rate(
   clients: Clients,
@@ -114,7 +66,7 @@ async function rate(
 
 /** Measures the rows of the sockets. */
 export async function benchFanout(): Promise<Row[]> {
-  return [await live(), await catchUp(), ...(await memory())];
+  return [await live(), await catchUp(), await benchSlow(), ...(await memory())];
 }
 
 async function live(): Promise<Row> {

@@ -141,3 +141,40 @@ test("a subscription to one key on an indexed stream is told how far it has come
   const own = await server.call("GET", "/streams/inbox/messages?key=mine&from=earliest");
   expect(own.json).toMatchObject({ messages: [{ body: "hello" }], atEnd: true });
 });
+
+test("metrics tell of sockets, what they read, who does not read, and how they have closed", async () => {
+  await using server = await testServer();
+  for (let round = 0; round < 10; round++) await fill(server, 1000, "s", 1024);
+  const value = async (name: string): Promise<number> => {
+    const { text } = await server.call("GET", "/metrics");
+    const line = text.split("\n").find((each) => each.startsWith(`${name} `));
+    return Number(line?.split(" ").at(-1) ?? Number.NaN);
+  };
+  const socket = await TestSocket.open(server.url);
+  await socket.send({ op: "subscribe", sub: "a", stream: "s", name: "phone" });
+  await socket.send({ op: "subscribe", sub: "b", stream: "s" });
+  await socket.takeMany("subscribed", 2);
+  using stuck = new RawSocket(server.port);
+  stuck.send({ op: "auth", token: ADMIN_TOKEN });
+  stuck.send({ op: "subscribe", sub: "a", stream: "s", from: "earliest" });
+  await waitFor("the first messages have come", () => stuck.texts.length > 2);
+  stuck.pause();
+  await fill(server, 1000, "s", 16_000);
+  await waitFor("it is blocked", async () => (await value("isthmus_ws_blocked")) === 1);
+  expect(await value("isthmus_ws_lag_messages")).toBeGreaterThan(0);
+  expect(await value("isthmus_ws_clients")).toBe(2);
+  expect(await value('isthmus_ws_subscriptions{named="true"}')).toBe(1);
+  expect(await value('isthmus_ws_subscriptions{named="false"}')).toBe(2);
+  socket[Symbol.dispose]();
+  await waitFor("it is gone", async () => (await value("isthmus_ws_clients")) === 1);
+  expect(await value("isthmus_ws_opened_total")).toBe(2);
+  const { text } = await server.call("GET", "/metrics");
+  expect(text).toMatch(/^isthmus_ws_closed_total\{code="100[056]"\} 1$/m);
+  const events = await fetch(`${server.url}/streams/s/events?from=earliest`, {
+    headers: { authorization: `Bearer ${ADMIN_TOKEN}` },
+  });
+  await waitFor("an event stream is open", async () => (await value("isthmus_sse_clients")) === 1);
+  await events.body?.cancel();
+  await waitFor("it has ended", async () => (await value("isthmus_sse_clients")) === 0);
+  expect(await value("isthmus_sse_messages_total")).toBeGreaterThan(0);
+});
