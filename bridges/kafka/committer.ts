@@ -75,24 +75,29 @@ export class Committer {
   async #run(): Promise<void> {
     let since = this.#clock.monotonicMs();
     while (this.#waiters.length > 0) {
+      let isTold = false;
       try {
-        await this.#tell();
+        isTold = await this.#tell();
         since = this.#clock.monotonicMs();
       } catch (error) {
         if (this.#clock.monotonicMs() - since > COMMIT_MS_MAX) this.#parts.failed(error);
-        await this.#clock.sleep(RETRY_MS, this.#stop.signal);
       }
       this.#settle();
+      // Something else has to happen first, for which the event loop needs its turns.
+      if (!isTold && this.#waiters.length > 0) {
+        await this.#clock.sleep(RETRY_MS, this.#stop.signal);
+      }
     }
   }
 
-  async #tell(): Promise<void> {
+  /** False: nothing could be told. */
+  async #tell(): Promise<boolean> {
     const ahead = [...this.#parts.owned()].flatMap((progress) => {
       const next = progress.owned ? progress.committable() : null;
       return next === null ? [] : [{ progress, next }];
     });
     const commit = this.#commit;
-    if (ahead.length === 0 || commit === null) return;
+    if (ahead.length === 0 || commit === null) return false;
     const topics = new Map<string, { partition: number; offset: string }[]>();
     for (const { progress, next } of ahead) {
       const partitions = topics.get(progress.topic) ?? [];
@@ -101,6 +106,7 @@ export class Committer {
     }
     await commit({ topics: [...topics].map(([topic, partitions]) => ({ topic, partitions })) });
     for (const { progress, next } of ahead) progress.commit(next);
+    return true;
   }
 
   #settle(): void {
