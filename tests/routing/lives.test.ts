@@ -9,6 +9,7 @@ import type { Outcome, Outgoing } from "../../src/bridge.ts";
 import { nextTurn } from "../../src/clock.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import { decodeText, encodeText } from "../../src/message.ts";
+import type { JsonObject } from "../../src/rules/document.ts";
 import { message, openLog, readAll } from "../log/support.ts";
 import { SimulatedClock } from "../sim/clock.ts";
 import { MemoryDisk } from "../sim/disk.ts";
@@ -102,10 +103,22 @@ class Story {
       start: "earliest",
       order: this.order,
       set: { headers: { revision: String(this.revisions.size + 1) } },
-      to: { name: "t", bridge: "b", place: "x" },
+      to: { name: "t", bridge: "b", place: "x", ...this.#load() },
       retry: { attempts: 1 + this.random.below(4), delayMin: "1ms", delayMax: "20s" },
       onFailure: this.random.pick(["dead-letter", "park", "block"]),
     });
+  }
+
+  /** Half of the rules say how much goes out at once. */
+  #load(): JsonObject {
+    const { random } = this;
+    return {
+      ...(random.chance(0.2) ? { limit: random.pick(["2/50ms", "10/s", "1/ms"]) } : {}),
+      ...(random.chance(0.2) ? { concurrency: 1 + random.below(4) } : {}),
+      ...(random.chance(0.3)
+        ? { batch: { messages: 1 + random.below(8), wait: random.pick(["0ms", "20ms", "1m"]) } }
+        : {}),
+    };
   }
 
   #answer(outgoing: Outgoing): Outcome | null {

@@ -16,7 +16,9 @@ export class SimulatedClock implements Clock {
 
   async sleep(ms: number, signal?: AbortSignal): Promise<void> {
     if (signal?.aborted === true || ms <= 0) return;
+    const dueMs = this.#monotonicMs + ms;
     await nextTurn();
+    this.#monotonicMs = Math.max(this.#monotonicMs, dueMs);
   }
 }
 
