@@ -74,6 +74,14 @@ export class HookBodies {
     return this.#bytes;
   }
 
+  /** Tells a sender that was refused of the memory that all share. */
+  mark(refusal: Response): void {
+    const policy = `"hooks-memory";q=${this.#bytesMax};qu="content-bytes"`;
+    const left = Math.max(0, this.#bytesMax - this.#bytes);
+    refusal.headers.set("ratelimit-policy", policy);
+    refusal.headers.set("ratelimit", `"hooks-memory";r=${left}`);
+  }
+
   /**
    * Begins to read a body, which has to be released once.
    * @throws LimitError it is too large, or there is no room now: there is nothing to release.

@@ -25,6 +25,9 @@ export interface Shed {
 /** Whose limits they are: one hook's, or those of all hooks together. */
 export type LimitScope = "hook" | "hooks";
 
+/** Headers that tell of limits. */
+type Told = Readonly<Record<string, string>>;
+
 /** Lets webhooks in. Each one let in must leave once. */
 export class HookLimiter {
   readonly #clock: Clock;
@@ -54,7 +57,7 @@ export class HookLimiter {
     if (this.#underWay >= this.#concurrency) {
       const whose = this.#scope === "hook" ? "of this hook" : "of all hooks";
       const detail = `${this.#concurrency} webhooks ${whose} are under way already`;
-      return this.#shed("busy", detail, BUSY_RETRY_MS);
+      return this.#shed("busy", detail, BUSY_RETRY_MS, this.#busyHeaders());
     }
     if (this.#rate !== null) {
       this.#fill(this.#rate);
@@ -62,7 +65,8 @@ export class HookLimiter {
         const waitMs = ((1 - this.#tokens) * this.#rate.perMs) / this.#rate.count;
         const { count, perMs } = this.#rate;
         const who = this.#scope === "hook" ? "this hook takes" : "all hooks together take";
-        return this.#shed("rate-limited", `${who} ${count} webhooks in ${perMs / 1000} s`, waitMs);
+        const many = `${who} ${count} webhooks in ${perMs / 1000} s`;
+        return this.#shed("rate-limited", many, waitMs, this.#headers());
       }
       this.#tokens -= 1;
     }
@@ -88,14 +92,25 @@ export class HookLimiter {
     this.#filledAtMs = nowMs;
   }
 
-  #shed(why: string, detail: string, waitMs: number): Shed {
+  #shed(why: string, detail: string, waitMs: number, told: Told): Shed {
     const retryAfter = String(Math.max(1, Math.ceil(waitMs / 1000)));
-    const headers = { "retry-after": retryAfter, ...this.#headers() };
+    const headers = { "retry-after": retryAfter, ...told };
     const response = problemResponse({ status: 429, code: "rate-limited", detail, headers });
     return { reason: this.#scope === "hook" ? why : `all-${why}`, response };
   }
 
-  #headers(): Readonly<Record<string, string>> {
+  /** The number under way beside the rate, of which some may be left. */
+  #busyHeaders(): Told {
+    const name = `"${this.#scope}-concurrency"`;
+    const policy = `${name};q=${this.#concurrency};qu="concurrent-requests"`;
+    const told = this.#headers();
+    return {
+      "ratelimit-policy": [told["ratelimit-policy"] ?? [], policy].flat().join(", "),
+      ratelimit: [told["ratelimit"] ?? [], `${name};r=0`].flat().join(", "),
+    };
+  }
+
+  #headers(): Told {
     if (this.#rate === null) return {};
     const { count, perMs } = this.#rate;
     const name = this.#scope;

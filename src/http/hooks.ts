@@ -136,6 +136,7 @@ function failed({ shared, request, plan }: Call, error: unknown): Response {
   if (failure.status === 401 && plan.authenticate !== null) {
     failure.headers.set("www-authenticate", plan.authenticate);
   }
+  if (failure.status === 429) shared.bodies.mark(failure);
   return failure;
 }
 

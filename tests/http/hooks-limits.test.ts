@@ -121,6 +121,8 @@ test("all hooks together have a rate, a number under way and memory, each counte
     "rate-limited",
     "1",
   ]);
+  const told = ["ratelimit-policy", "ratelimit"].map((name) => full.headers.get(name));
+  expect(told).toEqual(['"hooks-memory";q=100;qu="content-bytes"', '"hooks-memory";r=100']);
   const last = await post(server, "b", "x".repeat(100));
   expect(last.headers.get("ratelimit-policy")).toBe('"hooks";q=2;w=3600');
   const over = await post(server, "a", "x");
@@ -133,6 +135,31 @@ test("all hooks together have a rate, a number under way and memory, each counte
   expect(text).toContain('isthmus_ingest_total{source="hook/a",code="all-memory"} 1');
   expect(text).toContain('isthmus_ingest_total{source="hook/a",code="all-rate-limited"} 1');
   expect(text).toContain("isthmus_hooks_body_bytes 0");
+});
+
+test("who comes while as many as may be are under way is told of that limit and of the rate", async () => {
+  const limits = { concurrency: 1 };
+  await using server = await verifiedServer({
+    in: { stream: "s", limits },
+    rated: { stream: "s", limits: { ...limits, rate: "5/m" } },
+  });
+  const expected = {
+    in: ['"hook-concurrency";q=1;qu="concurrent-requests"', '"hook-concurrency";r=0'],
+    rated: [
+      '"hook";q=5;w=60, "hook-concurrency";q=1;qu="concurrent-requests"',
+      '"hook";r=4;t=12, "hook-concurrency";r=0',
+    ],
+  };
+  for (const [hook, told] of Object.entries(expected)) {
+    const text = `POST /hooks/${hook} HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\na`;
+    const socket = connect(server.port, "127.0.0.1", () => socket.write(text));
+    while (!(await metrics(server)).includes("isthmus_hooks_under_way 1")) await Bun.sleep(5);
+    const { status, headers } = await post(server, hook, "x");
+    expect([status, headers.get("retry-after")]).toEqual([429, "1"]);
+    expect([headers.get("ratelimit-policy"), headers.get("ratelimit")]).toEqual(told);
+    socket.destroy();
+    while (!(await metrics(server)).includes("isthmus_hooks_under_way 0")) await Bun.sleep(5);
+  }
 });
 
 test("headers over the hook's bound are a 431, types that it doesn't take a 415", async () => {
