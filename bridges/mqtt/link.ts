@@ -288,6 +288,8 @@ function connectOptions(
       connectTimeout: CONNECT_WAIT_MS,
       resubscribe: false,
       queueQoSZero: false,
+      // The library puts each step of each packet into words, whether anybody reads them or not.
+      log: unread,
       // As many aliases for topics as the broker takes; none where it takes none.
       autoAssignTopicAlias: true,
       ...willOf(own.will),
@@ -297,6 +299,9 @@ function connectOptions(
     },
   };
 }
+
+/** Nobody reads what the library tells of itself. */
+function unread(): void {}
 
 function willOf(will: Will | undefined): Pick<IClientOptions, "will"> {
   if (will === undefined) return {};

@@ -8,6 +8,7 @@ import { type End, endOf, kafkaClient } from "./bridges-ends.ts";
 import { inTurns, median, type Row } from "./table.ts";
 
 const SECONDS = Number(process.env["ISTHMUS_BENCH_SECONDS"] ?? 8);
+const ROUNDS = Number(process.env["ISTHMUS_BENCH_ROUNDS"] ?? 3);
 const STEP_MS = 5;
 const PER_STEP = 5;
 /** What comes before is joining and warming up. */
@@ -17,7 +18,7 @@ const WARM_SHARE = 0.3;
 export async function benchAddedLatency(): Promise<Row> {
   await using kafka = await endOf("kafka");
   const { first, second } = await inTurns(
-    1,
+    ROUNDS,
     () => through(kafka, withGateway),
     () => through(kafka, withScript),
   );
