@@ -9,6 +9,15 @@ import type { States } from "../log/log.ts";
 /** Names of states that belong to sources begin so. */
 const PREFIX = "$source/";
 
+/**
+ * Forgets all that a source kept: another gateway may have read on since, and what it took is not
+ * in this log. What was under way may then come twice; it is never taken for what was before.
+ */
+export async function forgetMemory(states: States, source: string): Promise<void> {
+  const all = states.keys(`${PREFIX}${source}/`);
+  if (all.length > 0) await states.save(all.map((name) => [name, null] as const));
+}
+
 /** The memory of a source that reads a bridge. */
 export async function sourceMemory(
   states: States,

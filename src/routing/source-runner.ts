@@ -15,7 +15,7 @@ import type { SourceDocument } from "../rules/document.ts";
 import type { Nodes } from "../rules/store/nodes.ts";
 import type { BridgeConnection } from "./connection.ts";
 import { type Intake, ingest } from "./ingest.ts";
-import { sourceMemory } from "./source-memory.ts";
+import { forgetMemory, sourceMemory } from "./source-memory.ts";
 import type { SourceStatus } from "./status.ts";
 import { within } from "./within.ts";
 
@@ -39,6 +39,8 @@ export class SourceRunner {
   readonly #turns: Turns | null;
   readonly #stop = new AbortController();
   #loop: Promise<void> = Promise.resolve();
+  /** The turn is new: what is kept may be older than what another gateway has read. */
+  #isNewTurn = false;
   #state: SourceStatus["state"] = "waiting";
   #error: string | null = null;
   #messages = 0;
@@ -98,6 +100,7 @@ export class SourceRunner {
       const turn = await turns.take(this.#intake.name, signal);
       if (turn === null) return;
       this.#state = "waiting";
+      this.#isNewTurn = true;
       try {
         await this.#keepOpen(AbortSignal.any([signal, turn.lost]));
       } finally {
@@ -146,6 +149,8 @@ export class SourceRunner {
     const { start } = this.#document;
     const onGap = (gap: SourceGap): void => this.#tellGap(gap);
     const options = { name, start, unsettledBytesMax, onGap };
+    if (this.#isNewTurn && states !== undefined) await forgetMemory(states, name);
+    this.#isNewTurn = false;
     const memory = states === undefined ? null : await sourceMemory(states, name, bridgeName);
     const opening = bridge.source(
       { text, fields },
