@@ -186,7 +186,7 @@ export const readScanMsMax = 2000;
 /** One step of reading for a client: messages, bytes; and steps in a turn of the event loop. */
 export const readStepMessages = 256;
 export const readStepBytes = 64 * KIB;
-export const readStepsOfTurn = 4;
+export const readStepsOfTurn = 1;
 /** Server-Sent Events: a comment keeps proxies from closing. Milliseconds. */
 export const eventsPingMs = 15_000;
 /** How long a client of events waits before it comes back; each adds its own spread. Ms. */

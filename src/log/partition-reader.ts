@@ -120,7 +120,7 @@ export class PartitionReader implements Waits {
       const recent = tail.recordsAt(each);
       let record = find(recent ?? held, each);
       if (record === undefined) {
-        held = await this.#readDisk(each, true);
+        held = await this.#readDisk(each, { jumps: true });
         record = find(held, each);
       }
       if (record === undefined) {
@@ -140,7 +140,9 @@ export class PartitionReader implements Waits {
     const taken = new Taken(offset, end, options);
     while (!taken.isFull) {
       const { next } = taken;
-      const records = this.#parts.tail.recordsAt(next) ?? (await this.#readDisk(next));
+      const { bytesMax } = options;
+      const records =
+        this.#parts.tail.recordsAt(next) ?? (await this.#readDisk(next, { bytesMax }));
       taken.add(records);
       if (taken.next > next) continue;
       if (taken.messages.length > 0) break;
@@ -193,8 +195,14 @@ export class PartitionReader implements Waits {
     return null;
   }
 
-  /** The records of one chunk of the segment that holds an offset; `jumps`: of no others before. */
-  #readDisk(offset: Offset, jumps = false): Promise<readonly StoredRecord[]> {
+  /**
+   * The records of one chunk of the segment that holds an offset, in batches until there are
+   * `bytesMax`; `jumps`: of no others before.
+   */
+  #readDisk(
+    offset: Offset,
+    { jumps = false, bytesMax }: { jumps?: boolean; bytesMax?: number | undefined },
+  ): Promise<readonly StoredRecord[]> {
     return this.#gate.run(async () => {
       // Chosen when it is its turn: segments are deleted meanwhile.
       const { segments } = this.#parts;
@@ -204,7 +212,8 @@ export class PartitionReader implements Waits {
       const nextBase = segments[index + 1]?.baseOffset ?? Number.POSITIVE_INFINITY;
       return await segment.use(async () => {
         const before = segment[jumps ? "positionNear" : "positionBefore"](offset);
-        return await this.#chunkAt(segment, offset, { nextBase, position: await before });
+        const from = { nextBase, bytesMax, position: await before };
+        return await this.#chunkAt(segment, offset, from);
       });
     });
   }
@@ -212,13 +221,13 @@ export class PartitionReader implements Waits {
   async #chunkAt(
     segment: Segment,
     offset: Offset,
-    { nextBase, ...from }: { readonly nextBase: Offset; readonly position: number },
+    { nextBase, bytesMax, ...from }: ChunkPlace,
   ): Promise<readonly StoredRecord[]> {
     const { id } = this.#parts;
     let position: number | null = from.position;
     while (position !== null && position < segment.endPosition) {
       const chunk = await segment.readChunk(position);
-      const { records, bytes } = decodeChunk(chunk, segment.salt, { id, offset });
+      const { records, bytes } = decodeChunk(chunk, segment.salt, { id, offset, bytesMax });
       const usable = records.filter((record) => record.offset < nextBase);
       if (usable.some((record) => record.offset >= offset)) return usable;
       position = bytes > 0 ? position + bytes : await segment.nextBatch(position + 1);
@@ -242,6 +251,13 @@ export class PartitionReader implements Waits {
     if (!isKnown) corruptions.push(found);
     return new GapError({ from, to: found.to, reason: "corrupt" });
   }
+}
+
+/** Where a chunk is read. */
+interface ChunkPlace {
+  readonly nextBase: Offset;
+  readonly position: number;
+  readonly bytesMax: number | undefined;
 }
 
 /** What one read has gathered. */
@@ -290,15 +306,19 @@ function isKey(key: Uint8Array | null, wanted: Uint8Array): boolean {
 function decodeChunk(
   chunk: Buffer,
   salt: number,
-  at: { readonly id: PartitionId; readonly offset: Offset },
+  at: { readonly id: PartitionId; readonly offset: Offset; readonly bytesMax: number | undefined },
 ): { records: StoredRecord[]; bytes: number } {
   const records: StoredRecord[] = [];
   let bytes = 0;
+  let decoded = 0;
   for (const { header, at: place, end } of batchesIn(chunk, salt)) {
     bytes = end;
     if (header.count === 0 || header.baseOffset + header.count <= at.offset) continue;
     if (!payloadIsValid(chunk, place, header)) continue;
     records.push(...decodeBatch(chunk, place, header, at.id));
+    // What the reader does not take now it would decode again.
+    decoded += header.payloadBytes;
+    if (at.bytesMax !== undefined && decoded >= at.bytesMax) break;
   }
   return { records, bytes };
 }
