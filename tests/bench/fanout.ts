@@ -145,8 +145,8 @@ async function memory(): Promise<Row[]> {
   const held = await heldSockets({ first: 1, count: 5000, isStuck: false });
   const idle = await heldSockets({ first: 1, count: 10_000, isStuck: false });
   const bare = await bareSockets(10_000);
-  // What the first hundred cost is mostly the heap that the work itself needs.
-  const stuck = await heldSockets({ first: 100, count: STUCK, isStuck: true });
+  // What the first ones cost is mostly the heap that the work itself needs.
+  const stuck = await heldSockets({ first: STUCK, count: STUCK, isStuck: true });
   const each = (found: { before: number; after: number }, count: number): number =>
     ((found.after - found.before) / count) * 1024;
   const grown = (found: { before: number; after: number }): string =>
