@@ -64,9 +64,9 @@ async function liveKeys(folder: string): Promise<Row> {
       partition.waits.whenReadable({ offset: partition.offsetEnd, key }, waiter);
     };
     const waiter = {
-      readable: (): void => {
+      readable: (isClosed: boolean): void => {
         woken++;
-        queueMicrotask(again);
+        if (!isClosed) queueMicrotask(again);
       },
     };
     again();
