@@ -36,7 +36,14 @@ export interface Peer {
   readonly isRabbitMq: boolean;
   /** The first number of its version; 0 when it does not say. */
   readonly majorVersion: number;
+  /** What stands before the names of queues and topics, where it tells them apart by that. */
+  readonly prefixes: { readonly queue: string; readonly topic: string };
+  /** Whether several readers may share a subscription. */
+  readonly sharesSubscriptions: boolean;
 }
+
+/** How a broker offers that, by the mapping of JMS. */
+const SHARED_SUBSCRIPTIONS = "SHARED-SUBS";
 
 /** A live connection. */
 export class Link implements AsyncDisposable {
@@ -131,9 +138,18 @@ export class Link implements AsyncDisposable {
 
   /** Who is at the other end. */
   get peer(): Peer {
-    const { product, version } = this.#connection.properties ?? {};
-    const major = /^\d+/.exec(String(version ?? ""))?.[0];
-    return { isRabbitMq: product === "RabbitMQ", majorVersion: Number(major ?? 0) };
+    const properties: Readonly<Record<string, unknown>> = this.#connection.properties ?? {};
+    const offered: unknown = this.#connection.offered_capabilities;
+    const major = /^\d+/.exec(textOf(properties["version"]))?.[0];
+    return {
+      isRabbitMq: properties["product"] === "RabbitMQ",
+      majorVersion: Number(major ?? 0),
+      prefixes: {
+        queue: textOf(properties["queue-prefix"]),
+        topic: textOf(properties["topic-prefix"]),
+      },
+      sharesSubscriptions: [offered].flat().map(String).includes(SHARED_SUBSCRIPTIONS),
+    };
   }
 
   /** The error of a connection that is gone. */
@@ -176,6 +192,10 @@ export class Link implements AsyncDisposable {
     const { socket } = this.#connection as { socket?: { destroy?: () => void } };
     socket?.destroy?.();
   }
+}
+
+function textOf(value: unknown): string {
+  return typeof value === "string" ? value : "";
 }
 
 /** The library's errors carry the protocol's condition, which says more than their class. */

@@ -54,8 +54,10 @@ export class Outlet {
 
   /** The outlet, or the broker's refusal of the place. @throws DisconnectedError */
   static async open(link: Link, place: NodePlace): Promise<Outlet | Refusal> {
+    const { address, capabilities, dropsWhenMissing = false } = place;
+    const missing = dropsWhenMissing ? await missingPlace(link, address) : null;
+    if (missing !== null) return missing;
     const outlet = new Outlet(link, place);
-    const { address, capabilities } = place;
     const attached = await attach(
       link,
       (session) => {
@@ -170,6 +172,25 @@ export class Outlet {
     this.#pending.clear();
     this.#notice.notify();
   }
+}
+
+/**
+ * Looks for a place by a reader that takes nothing, where a writer would not be told that it is not
+ * there. Null when it is, also when somebody else alone may read from it.
+ */
+async function missingPlace(link: Link, address: string): Promise<Refusal | null> {
+  const attached = await attach(
+    link,
+    (session) => session.open_receiver({ source: { address }, credit_window: 0 }),
+    () => {
+      // It is closed at once anyway.
+    },
+  );
+  if (!("condition" in attached)) {
+    await attached.close();
+    return null;
+  }
+  return attached.condition === "amqp:not-found" ? attached : null;
 }
 
 function errorOf(delivery: Delivery | undefined): Refusal {

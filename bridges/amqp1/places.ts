@@ -1,7 +1,8 @@
 /**
- * Places in a broker, as its kind of AMQP 1.0 addresses them. Artemis, ActiveMQ Classic and Qpid
- * take a name and a capability that says whether it is a queue or a topic; without it Artemis makes
- * a multicast address, which drops what nobody listens to. RabbitMQ takes paths. The protocol has
+ * Places in a broker, as its kind of AMQP 1.0 addresses them. Artemis and Qpid take a name and a
+ * capability that says whether it is a queue or a topic; without it Artemis makes a multicast
+ * address, which drops what nobody listens to. ActiveMQ Classic looks at a prefix of the name
+ * instead, which it tells when connecting. RabbitMQ takes paths. The protocol has
  * no way to make a place: `create` allows what the broker makes by itself at an attach.
  */
 import { DisconnectedError, InvalidError } from "../../src/errors.ts";
@@ -18,6 +19,8 @@ export interface NodePlace {
   readonly name: string;
   readonly kind: "queue" | "topic" | null;
   readonly capabilities?: readonly string[];
+  /** Whether the broker agrees to send there although it is missing, and drops what is sent. */
+  readonly dropsWhenMissing?: boolean;
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -31,18 +34,28 @@ export function placeOf(fields: Fields, peer: Peer): NodePlace | null {
   if (member === undefined || name === null || name === "") return null;
   const kind = member === "address" ? null : member;
   if (kind === null) return { address: name, name, kind };
-  if (peer.isRabbitMq) return { address: rabbitAddress(name, kind, fields, peer), name, kind };
-  return { address: name, name, kind, capabilities: [kind] };
+  if (peer.isRabbitMq) {
+    const dropsWhenMissing = kind === "queue" && isRabbitPlugin(peer) && fields["create"] !== true;
+    return { address: rabbitAddress(name, kind, fields, peer), name, kind, dropsWhenMissing };
+  }
+  const prefix = peer.prefixes[kind];
+  const address = name.startsWith(prefix) ? name : `${prefix}${name}`;
+  return { address, name, kind, capabilities: [kind] };
+}
+
+/** RabbitMQ before it spoke AMQP 1.0 by itself. */
+export function isRabbitPlugin({ isRabbitMq, majorVersion }: Peer): boolean {
+  return isRabbitMq && majorVersion < RABBITMQ_NATIVE;
 }
 
 function rabbitAddress(
   name: string,
   kind: "queue" | "topic",
   { create }: Fields,
-  { majorVersion }: Peer,
+  peer: Peer,
 ): string {
   const part = encodeURIComponent(name);
-  if (majorVersion >= RABBITMQ_NATIVE) {
+  if (!isRabbitPlugin(peer)) {
     return kind === "queue" ? `/queues/${part}` : `/exchanges/amq.topic/${part}`;
   }
   if (kind === "topic") return `/topic/${part}`;

@@ -13,8 +13,8 @@ import { Inbox } from "../inbox.ts";
 import { type Entry, Settling } from "../settling.ts";
 import { type Attached, attach, isPassing, type Refusal } from "./attach.ts";
 import { decodeMessage, type Place } from "./codec.ts";
-import type { Link } from "./link.ts";
-import { type NodePlace, placeOf, refusedError } from "./places.ts";
+import type { Link, Peer } from "./link.ts";
+import { isRabbitPlugin, type NodePlace, placeOf, refusedError } from "./places.ts";
 import { receiveRaw } from "./raw.ts";
 import { Teller } from "./teller.ts";
 
@@ -100,7 +100,7 @@ export class Amqp1Source implements Source {
     );
     if ("condition" in attached) throw refusedError(reading.place, attached);
     source.#attached = attached;
-    const problem = unmet(reading, attached.end);
+    const problem = unmet(reading, attached.end, link.peer);
     if (problem !== null) {
       await attached.close();
       throw new InvalidError(problem);
@@ -226,16 +226,24 @@ function linkName({ subscription, shared }: Reading, source: string): string {
 }
 
 /** What was asked for and the broker did not take up, in words; it says so in its own attach. */
-function unmet({ subscription, selector, place }: Reading, receiver: Receiver): string | null {
+function unmet(
+  { subscription, selector, shared, place }: Reading,
+  receiver: Receiver,
+  peer: Peer,
+): string | null {
   const { durable, filter } = (receiver.source ?? {}) as { durable?: unknown; filter?: unknown };
-  if (subscription !== null && Number(durable ?? 0) === 0) {
+  // RabbitMQ's plugin says yes to all: it makes a new queue for each reader, and filters nothing.
+  const isTrue = !isRabbitPlugin(peer);
+  const isKept = isTrue && Number(durable ?? 0) !== 0;
+  if (subscription !== null && !isKept) {
     return (
       `the broker does not keep a subscription of "${place.name}"; give durable: false to lose ` +
       "what comes meanwhile, or read from a queue"
     );
   }
+  if (shared && !peer.sharesSubscriptions) return "the broker does not share subscriptions";
   const isFiltered =
-    typeof filter === "object" && filter !== null && Object.keys(filter).length > 0;
+    isTrue && typeof filter === "object" && filter !== null && Object.keys(filter).length > 0;
   if (selector !== null && !isFiltered) return "the broker does not know selectors";
   return null;
 }

@@ -37,6 +37,7 @@ export interface Cluster {
   readonly clientId: string;
   readonly sasl: Login | Bearer | null;
   readonly tls: KafkaConfig["tls"];
+  readonly heartbeatMs: number;
 }
 
 /** Resolves the references of a configuration. @throws InvalidError */
@@ -52,6 +53,7 @@ export async function resolveCluster(
     clientId: resolved.clientId ?? `isthmus-${context.name}`,
     sasl: credentialsOf(config, resolved, context.resolve),
     tls: resolved.tls,
+    heartbeatMs: config.heartbeatMs,
   };
 }
 

@@ -8,6 +8,7 @@ import { z } from "zod";
 import type { Address } from "../../src/bridge.ts";
 import {
   connectionShape,
+  durationMs,
   invalid,
   isTemplate,
   parseDocument,
@@ -19,6 +20,8 @@ import {
 /** The names that the contract gives the mechanisms. */
 const SASL = ["plain", "scram-sha-256", "scram-sha-512", "oauthbearer"] as const;
 const PORT_DEFAULT = 9092;
+const HEARTBEAT_MS = 10_000;
+const HEARTBEAT_MS_MIN = 1000;
 const TOPIC_LENGTH_MAX = 249;
 
 /** A parsed bridge document; texts may still hold references. */
@@ -28,6 +31,8 @@ export interface KafkaConfig {
   readonly tls: Exclude<Tls, boolean> | null;
   /** Null: made from the bridge's name. */
   readonly clientId: string | null;
+  /** How often the cluster is asked for a sign of life; a silent one is lost within two of it. */
+  readonly heartbeatMs: number;
 }
 
 /** A user's name and password. */
@@ -79,6 +84,7 @@ const configSchema = z.strictObject({
   sasl: z.string().optional(),
   token: referenceText.optional(),
   clientId: referenceText.optional(),
+  heartbeat: durationMs.refine((ms) => ms >= HEARTBEAT_MS_MIN, "expected at least 1s").optional(),
 });
 
 /** Checks a bare bridge document. @throws InvalidError */
@@ -91,6 +97,7 @@ export function parseKafkaConfig(input: unknown): KafkaConfig {
     sasl: saslOf(document),
     tls: tlsOf(document.tls),
     clientId: document.clientId ?? null,
+    heartbeatMs: document.heartbeat ?? HEARTBEAT_MS,
   };
 }
 

@@ -30,12 +30,13 @@ import type { KafkaSource } from "./source.ts";
 import { subjectOf } from "./subject.ts";
 import { type Topic, Topics } from "./topics.ts";
 
-/** Between two looks whether the cluster answers; finds what is half open. Milliseconds. */
-const PULSE_MS = 10_000;
 /** One retry: a single idle connection that a broker closed is no loss. Count. */
 const PULSE_TRIES = 2;
-/** For an answer to the pulse; there is no second try after a silence. Milliseconds. */
-const PULSE_ANSWER_MS = 4000;
+/**
+ * For an answer to the pulse, and never longer than from one to the next, so that what is half open
+ * is found within two of them; there is no second try after a silence. Milliseconds.
+ */
+const PULSE_ANSWER_MS_MAX = 4000;
 const SILENT = Symbol("silent");
 
 /** Connects to a cluster; resolves once a broker has answered. @throws DisconnectedError */
@@ -145,7 +146,7 @@ class KafkaBridge implements Bridge {
 
   async #watch(): Promise<void> {
     for (;;) {
-      await this.#clock.sleep(PULSE_MS, this.#stop.signal);
+      await this.#clock.sleep(this.#cluster.heartbeatMs, this.#stop.signal);
       if (this.#stop.signal.aborted) return;
       await this.#look();
     }
@@ -182,7 +183,8 @@ class KafkaBridge implements Bridge {
       () => null,
       (error: unknown) => error,
     );
-    const silence = this.#clock.sleep(PULSE_ANSWER_MS, done.signal).then(() => SILENT);
+    const waitMs = Math.min(PULSE_ANSWER_MS_MAX, this.#cluster.heartbeatMs);
+    const silence = this.#clock.sleep(waitMs, done.signal).then(() => SILENT);
     const first = await Promise.race([answer, silence]);
     done.abort();
     return first;

@@ -1,8 +1,9 @@
 /**
- * ActiveMQ Classic for tests: AMQP 1.0 on the loopback, with its own way of turning messages into
- * those of JMS and back, as it is by default.
+ * ActiveMQ Classic for tests: AMQP 1.0 and MQTT on one port of the loopback, with its own way of
+ * turning messages into those of JMS and back, as it is by default. Asks for no login, unless one
+ * is given.
  */
-import { mkdir, writeFile } from "node:fs/promises";
+import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { freePort } from "../temporary.ts";
 import { isAmqp1, saslHeader } from "./artemis.ts";
@@ -18,6 +19,12 @@ export const activemqArtifact: Artifact = {
 };
 
 const javaFlags = ["-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"];
+
+/** A user that may everything. */
+export interface ActivemqLogin {
+  readonly username: string;
+  readonly password: string;
+}
 
 /** The broker, its files in the folder. */
 export async function activemqRecipe(folder: string): Promise<Recipe> {
@@ -53,7 +60,22 @@ export async function activemqRecipe(folder: string): Promise<Recipe> {
   };
 }
 
+/** Asks for this login from the next start on. */
+export async function askForLogin(folder: string, login: ActivemqLogin): Promise<void> {
+  const config = join(folder, "activemq.xml");
+  const { username, password } = login;
+  const user = `<authenticationUser username="${username}" password="${password}" groups="all"/>`;
+  const asking = `<plugins>
+   <simpleAuthenticationPlugin><users>${user}</users></simpleAuthenticationPlugin>
+  </plugins>
+  <transportConnectors>`;
+  const text = await readFile(config, "utf8");
+  const before = /(<plugins>[^]*<\/plugins>\s*)?<transportConnectors>/;
+  await writeFile(config, text.replace(before, asking));
+}
+
 function activemqXml(port: number, data: string): string {
+  const protocols = "auto.protocols=amqp,mqtt";
   return `<beans xmlns="http://www.springframework.org/schema/beans"
   xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
   xsi:schemaLocation="http://www.springframework.org/schema/beans
@@ -66,7 +88,7 @@ function activemqXml(port: number, data: string): string {
    <kahaDB directory="${data}/kahadb" enableJournalDiskSyncs="false" journalMaxFileLength="4mb"/>
   </persistenceAdapter>
   <transportConnectors>
-   <transportConnector name="amqp" uri="amqp://127.0.0.1:${port}"/>
+   <transportConnector name="all" uri="auto+nio://127.0.0.1:${port}?${protocols}"/>
   </transportConnectors>
  </broker>
 </beans>

@@ -67,6 +67,22 @@ export async function artemisRecipe(folder: string): Promise<Recipe> {
   };
 }
 
+/** Knows just this user from the next start on, who may everything. */
+export async function askForLogin(
+  folder: string,
+  { username, password }: { readonly username: string; readonly password: string },
+): Promise<void> {
+  const etc = join(folder, "instance", "etc");
+  const files = ["user", "role"].map(
+    (what) => `org.apache.activemq.jaas.properties.${what}="artemis-${what}s.properties"`,
+  );
+  const module = "org.apache.activemq.artemis.spi.core.security.jaas.PropertiesLoginModule";
+  const login = `activemq {\n  ${module} required\n    ${files.join("\n    ")};\n};\n`;
+  await writeFile(join(etc, "login.config"), login);
+  await writeFile(join(etc, "artemis-users.properties"), `${username} = ${password}\n`);
+  await writeFile(join(etc, "artemis-roles.properties"), `amq = ${username}\n`);
+}
+
 /** Whether an answer begins as AMQP 1.0's does. */
 export function isAmqp1(answer: Buffer): boolean | null {
   return answer.length < saslHeader.length ? null : answer[5] === 1 && answer[6] === 0;

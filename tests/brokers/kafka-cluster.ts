@@ -6,7 +6,13 @@ import { chmod, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../temporary.ts";
-import { kafkaClusterId, type KafkaNode, kafkaNodeRecipe, kafkaPorts } from "./kafka.ts";
+import {
+  kafkaClusterId,
+  type KafkaNode,
+  kafkaNodeRecipe,
+  kafkaPorts,
+  runKafkaTool,
+} from "./kafka.ts";
 import { LocalBroker } from "./local.ts";
 
 /** Nodes that a test kills and brings back, by number from 0. */
@@ -62,6 +68,8 @@ export interface GuardedKafka {
   readonly sasl: string;
   /** TLS with a certificate of the client's, which may everything. */
   readonly mutual: string;
+  /** Changes what `gw` logs in with by SCRAM-SHA-512. */
+  changePassword(password: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -112,6 +120,14 @@ export async function startGuardedKafka(tls: { cert: string; key: string }): Pro
     plain: broker.url,
     sasl: `127.0.0.1:${sasl}`,
     mutual: `127.0.0.1:${mutual}`,
+    changePassword: (password) =>
+      runKafkaTool("kafka.admin.ConfigCommand", [
+        `--bootstrap-server=${broker.url}`,
+        "--alter",
+        `--add-config=SCRAM-SHA-512=[password=${password}]`,
+        "--entity-type=users",
+        "--entity-name=gw",
+      ]),
     stop: () => broker.stop(),
   };
 }

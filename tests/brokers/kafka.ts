@@ -4,6 +4,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { freePort } from "../temporary.ts";
 import type { Recipe } from "./local.ts";
@@ -164,6 +165,16 @@ function metadataRequest(): Uint8Array {
 /** After the length and the correlation id; none is there before the broker is registered. */
 function hasBroker(answer: Buffer): boolean | null {
   return answer.length < 12 ? null : answer.readInt32BE(8) > 0;
+}
+
+/** Runs one of Kafka's own tools to its end. */
+export async function runKafkaTool(tool: string, args: readonly string[]): Promise<void> {
+  const classPath = join(await kafkaJars(), "*");
+  await runToEnd({
+    name: tool,
+    command: [findProgram("java"), ...javaFlags, "-cp", classPath, tool, ...args],
+    cwd: tmpdir(),
+  });
 }
 
 /** Where the jars are once they have been fetched. */

@@ -14,6 +14,7 @@ export type ProgramName =
   | "epmd"
   | "initdb"
   | "java"
+  | "javac"
   | "kcat"
   | "mosquitto"
   | "mosquitto_pub"
@@ -45,6 +46,7 @@ const programs: Readonly<Record<ProgramName, Program>> = {
     service: "postgresql",
   },
   java: { packages: ["openjdk-17-jre-headless", "default-jre-headless"], works: isJavaNewEnough },
+  javac: { packages: ["openjdk-17-jdk-headless", "default-jdk-headless"] },
   kcat: { packages: ["kcat"] },
   mosquitto: { packages: ["mosquitto"], service: "mosquitto" },
   mosquitto_pub: { packages: ["mosquitto-clients"] },
@@ -115,6 +117,12 @@ function expandVersion(pattern: string): string[] {
 export function mayInstall(): boolean {
   const asked = process.env["ISTHMUS_TEST_INSTALL"] === "1" || process.env["CI"] === "true";
   return asked && process.getuid?.() === 0 && existsSync("/usr/bin/apt-get");
+}
+
+/** Which of the programs are missing and can't be installed, as a reason to skip; else null. */
+export function missingPrograms(names: readonly ProgramName[]): string | null {
+  const missing = names.filter((name) => locateProgram(name) === null);
+  return missing.length === 0 || mayInstall() ? null : `${missing.join(", ")} missing here`;
 }
 
 /**

@@ -4,7 +4,8 @@ import { amqp } from "../../bridges/amqp/module.ts";
 import { broker, missingBroker } from "../brokers/broker.ts";
 import { TcpProxy } from "../proxy.ts";
 import { rabbitNode } from "../bridges/rabbitmq-node.ts";
-import { conform, type Credentials, type Mortal } from "./bridge.ts";
+import { conform, type Mortal } from "./bridge.ts";
+import { loginAtRabbit, rabbitForAmqp } from "./own.ts";
 
 let places = 0;
 
@@ -34,28 +35,6 @@ async function mortal(): Promise<Mortal> {
   };
 }
 
-/** A RabbitMQ with a user whose password changes. */
-async function credentials(): Promise<Credentials> {
-  const node = await rabbitNode({});
-  let password = "first";
-  await node.ctl("add_user", "gateway", password);
-  await node.ctl("set_permissions", "gateway", ".*", ".*", ".*");
-  const url = new URL(node.url);
-  url.username = url.password = "";
-  return {
-    // oxlint-disable-next-line no-template-curly-in-string -- a reference, as a document has it
-    config: { url: url.href, username: "gateway", password: "${env:PASSWORD}" },
-    get password() {
-      return password;
-    },
-    change: async () => {
-      password = "second";
-      await node.ctl("change_password", "gateway", password);
-    },
-    [Symbol.asyncDispose]: () => node[Symbol.asyncDispose](),
-  };
-}
-
 conform({
   name: "amqp (RabbitMQ)",
   module: amqp,
@@ -80,7 +59,7 @@ conform({
   timestampUnitMs: 1000,
   quick: { heartbeat: "1s" },
   mortal,
-  credentials,
+  credentials: loginAtRabbit(rabbitForAmqp, (url) => ({ url })),
   proxied: async () => {
     const upstream = new URL((await broker("amqp")).url);
     const proxy = await TcpProxy.open({

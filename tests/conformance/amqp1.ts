@@ -3,6 +3,7 @@ import { amqp1 } from "../../bridges/amqp1/module.ts";
 import { broker, type BrokerKind, missingBroker } from "../brokers/broker.ts";
 import { TcpProxy } from "../proxy.ts";
 import type { Conformance } from "./bridge.ts";
+import { mortalBroker } from "./own.ts";
 
 let places = 0;
 
@@ -25,6 +26,7 @@ export function amqp1Subject(
       return Promise.resolve({ source: address, sink: address });
     },
     deadConfig: { url: "amqp://127.0.0.1:9" },
+    quick: { heartbeat: "1s" },
     refused: (message) => ({
       ...message,
       properties: { ...message.properties, contentType: "text/ü" },
@@ -39,4 +41,11 @@ export function amqp1Subject(
     },
     ...rest,
   };
+}
+
+/** A broker to be killed, with a queue in it from its first use on. */
+export function amqp1Mortal(kind: BrokerKind): NonNullable<Conformance["mortal"]> {
+  const address = { queue: "mortal", create: true };
+  const place = { source: address, sink: address };
+  return mortalBroker(kind, { config: (url) => ({ url }), place });
 }

@@ -9,8 +9,11 @@ import {
   kafkaUrl,
   missingKafka,
 } from "../bridges/kafka/cluster.ts";
+import { testCertificate, testKey } from "../bridges/tls.ts";
 import { privateBroker } from "../brokers/broker.ts";
-import { conform, type Mortal } from "./bridge.ts";
+import { guardedPassword, startGuardedKafka } from "../brokers/kafka-cluster.ts";
+import { conform, type Credentials, type Mortal } from "./bridge.ts";
+import { inFull, PASSWORD } from "./own.ts";
 
 /** Above the broker's default of 1 MiB for one record. Bytes. */
 const TOO_LARGE = 1_200_000;
@@ -32,13 +35,33 @@ async function mortal(): Promise<Mortal> {
   };
 }
 
+/** A Kafka with a user whose password changes. */
+async function credentials(): Promise<Credentials> {
+  const guarded = await startGuardedKafka({ cert: testCertificate, key: testKey });
+  let password = guardedPassword;
+  const login = { sasl: "scram-sha-512", username: "gw", password: PASSWORD };
+  return {
+    config: { url: guarded.sasl, ...login },
+    get password() {
+      return password;
+    },
+    change: async () => {
+      password = "second";
+      await guarded.changePassword(password);
+    },
+    [Symbol.asyncDispose]: () => guarded.stop(),
+  };
+}
+
 conform({
   name: "kafka",
   module: kafka as BridgeModule,
   unavailable: missingKafka,
   config: async () => ({ urls: [await kafkaUrl()] }),
   deadConfig: { url: "127.0.0.1:9" },
+  quick: { heartbeat: "1s" },
   mortal,
+  ...inFull({ credentials }),
   missingSink: { topic: "nobody-made-this-topic" },
   refused: (message) => ({ ...message, body: new Uint8Array(TOO_LARGE) }),
   properties: [

@@ -6,6 +6,7 @@ import { expect } from "bun:test";
 import { DisconnectedError } from "../../src/errors.ts";
 import { encodeText } from "../../src/message.ts";
 import type { Case, Conformance, Mortal } from "./bridge.ts";
+import { needsBoth } from "./needs.ts";
 import { acked, Reopening } from "./reopening.ts";
 import { isFull } from "./sample.ts";
 import { bodyText, settles, Session } from "./session.ts";
@@ -166,7 +167,8 @@ export const killedBehaviours: readonly Case[] = [
     name: "loses nothing while its broker is killed again and again",
     timeoutMs: 600_000,
     notFor: (subject) =>
-      subject.mortal === undefined ? "no broker to kill in this environment" : null,
+      needsBoth(subject) ??
+      (subject.mortal === undefined ? "no broker to kill in this environment" : null),
     run: async (session, subject) => {
       const mortal = await subject.mortal?.();
       if (mortal === undefined) return;

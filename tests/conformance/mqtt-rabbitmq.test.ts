@@ -3,6 +3,7 @@ import { afterAll } from "bun:test";
 import { missingBroker } from "../brokers/broker.ts";
 import { conform } from "./bridge.ts";
 import { mortalRabbitWithMqtt, mqttSubject, rabbitWithMqtt } from "./mqtt.ts";
+import { inFull, loginAtRabbit } from "./own.ts";
 
 let starting: ReturnType<typeof rabbitWithMqtt> | null = null;
 
@@ -22,7 +23,9 @@ conform(
     unavailable: missingBroker("amqp"),
     url: async () => (await shared()).url,
     mortal: mortalRabbitWithMqtt,
-    skips: { "takes a password that has changed": "shown on the same broker by amqp" },
+    ...inFull({
+      credentials: loginAtRabbit(rabbitWithMqtt, (url) => ({ url, version: "3.1.1" })),
+    }),
   }),
 );
 
@@ -34,7 +37,7 @@ conform(
     url: async () => (await shared()).ws,
     skips: {
       "loses nothing while its broker is killed again and again": "shown over TCP",
-      "takes a password that has changed": "shown on the same broker by amqp",
+      "takes a password that has changed": "shown over TCP",
     },
   }),
 );

@@ -12,11 +12,8 @@ for (const version of ["5", "3.1.1"] as const) {
       version,
       unavailable: missingBroker("mqtt"),
       url: async () => (await broker("mqtt")).url,
-      ...(version === "5" ? { credentials: mosquittoWithLogin } : {}),
-      skips: {
-        "loses nothing while its broker is killed again and again": FORGETS,
-        ...(version === "5" ? {} : { "takes a password that has changed": "shown with MQTT 5" }),
-      },
+      credentials: () => mosquittoWithLogin(version),
+      skips: { "loses nothing while its broker is killed again and again": FORGETS },
     }),
   );
 }

@@ -5,12 +5,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { mqtt } from "../../bridges/mqtt/module.ts";
 import type { BridgeModule } from "../../src/bridge.ts";
+import type { BrokerKind } from "../brokers/broker.ts";
 import { LocalBroker } from "../brokers/local.ts";
 import { mosquittoRecipe } from "../brokers/mosquitto.ts";
 import { rabbitNode, type RabbitNode } from "../bridges/rabbitmq-node.ts";
 import { TcpProxy } from "../proxy.ts";
 import { freePort } from "../temporary.ts";
 import type { Conformance, Credentials, Mortal, Place } from "./bridge.ts";
+import { mortalBroker, PASSWORD } from "./own.ts";
 
 const ONLY_BODY = "MQTT 3.1.1 carries a topic and a body, and nothing else of a message";
 
@@ -110,8 +112,22 @@ export async function mortalRabbitWithMqtt(): Promise<Mortal> {
   };
 }
 
+/** MQTT's URL of a broker that speaks it on the port of its AMQP. */
+export function mqttUrl(url: string): string {
+  return url.replace(/^amqp:/, "mqtt:");
+}
+
+/** A broker that speaks MQTT on the port of its AMQP, to be killed. */
+export function mqttMortal(kind: BrokerKind, version: "5" | "3.1.1"): () => Promise<Mortal> {
+  const topic = "mortal/topic";
+  return mortalBroker(kind, {
+    config: (url) => ({ url: mqttUrl(url), version }),
+    place: { source: { topic }, sink: { topic } },
+  });
+}
+
 /** A Mosquitto that asks for a password, which changes. */
-export async function mosquittoWithLogin(): Promise<Credentials> {
+export async function mosquittoWithLogin(version: "5" | "3.1.1"): Promise<Credentials> {
   const folder = await mkdtemp(join(tmpdir(), "isthmus-mosquitto-"));
   await chmod(folder, 0o711);
   const recipe = await mosquittoRecipe(folder);
@@ -128,8 +144,7 @@ export async function mosquittoWithLogin(): Promise<Credentials> {
   const broker = new LocalBroker(recipe);
   await broker.start();
   return {
-    // oxlint-disable-next-line no-template-curly-in-string -- a reference, as a document has it
-    config: { url: recipe.url, username: "gateway", password: "${env:PASSWORD}" },
+    config: { url: recipe.url, username: "gateway", password: PASSWORD, version },
     get password() {
       return password;
     },

@@ -3,13 +3,9 @@ import { expect } from "bun:test";
 import type { Delivery } from "../../src/bridge.ts";
 import { DisconnectedError } from "../../src/errors.ts";
 import { encodeText, type Message } from "../../src/message.ts";
-import type { Case, Conformance } from "./bridge.ts";
+import type { Case } from "./bridge.ts";
+import { needsBoth } from "./needs.ts";
 import { bodyText, settles, type Session } from "./session.ts";
-
-const needsBoth = ({ module }: Conformance): string | null => {
-  if (!module.capabilities.source) return "the kind has no source";
-  return module.capabilities.sink ? null : "the kind has no sink";
-};
 
 const BODY_BYTES = 8 * 1024;
 const UNSETTLED_BYTES = 64 * 1024;

@@ -25,19 +25,23 @@ describe("documents of the kind kafka", () => {
         username: "gw",
         password: "${env:KAFKA_PASSWORD}",
         tls: true,
+        heartbeat: "2s",
       }),
     ).toEqual({
       urls: ["127.0.0.1:9092", "kafka://b:1", "[::1]:9093", "${env:KAFKA}"],
       sasl: { mechanism: "scram-sha-512", username: "gw", password: "${env:KAFKA_PASSWORD}" },
       tls: {},
       clientId: null,
+      heartbeatMs: 2000,
     });
+    expect(kafka.parseConfig({ url: "a:1" })).toMatchObject({ heartbeatMs: 10_000 });
   });
 
   test("refuse what cannot work, in one line", () => {
     const refuse = (document: object): string => refusal(() => kafka.parseConfig(document));
     expect(refuse({})).toContain("expected url or urls");
     expect(refuse({ url: "http://x/y" })).toContain("expected host:port");
+    expect(refuse({ url: "a:1", heartbeat: "10ms" })).toContain("expected at least 1s");
     expect(refuse({ url: "a:70000" })).toContain("expected host:port");
     expect(refuse({ url: "a:1", sasl: "gssapi" })).toContain(
       '"gssapi" is not supported: use plain, scram-sha-256, scram-sha-512, oauthbearer',
