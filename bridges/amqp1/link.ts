@@ -81,7 +81,7 @@ export class Link implements AsyncDisposable {
         if (codeOf(error) === null && (await speaksAmqp091(place))) {
           throw otherProtocol(where, error);
         }
-        failures.push(reasonText(where, error));
+        failures.push(reasonText(where, inWords(error)));
       }
     }
     throw new DisconnectedError(signal.aborted ? "connecting was aborted" : failures.join("; "));
@@ -254,6 +254,12 @@ function saslOf(
   }
   if (sasl === "anonymous" || login.username === undefined) return { username: "anonymous" };
   return { username: login.username, password: login.password ?? "" };
+}
+
+/** The library names what it was sent; that this is no AMQP 1.0 is for us to say. */
+function inWords(error: unknown): unknown {
+  if (!(error instanceof Error) || error.name !== "ProtocolError") return error;
+  return new Error(`does not speak AMQP 1.0: ${error.message}`, { cause: error });
 }
 
 function otherProtocol(where: string, cause: unknown): InvalidError {
