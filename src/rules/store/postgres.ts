@@ -129,6 +129,8 @@ async function connect(options: PostgresOptions): Promise<PostgresClient> {
     connect_timeout: CONNECT_SECONDS_MAX,
     // Statements by name would not survive a pooler between us and the database.
     prepare: false,
+    // The client asks for them by itself, and what it asks fails unheard when the line is cut.
+    fetch_types: false,
     onnotice: () => undefined,
     connection: { application_name: "isthmus" },
   });

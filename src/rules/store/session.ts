@@ -28,6 +28,8 @@ export async function openSession(url: string): Promise<Session> {
     connect_timeout: CONNECT_SECONDS_MAX,
     // Statements by name would not survive a pooler between us and the database.
     prepare: false,
+    // The client asks for them by itself, and what it asks fails unheard when the line is cut.
+    fetch_types: false,
     onnotice: () => undefined,
     onclose: () => {
       isLost = true;

@@ -91,7 +91,7 @@ export async function ownDatabase(serverUrl?: string): Promise<string> {
 
 /** A plain connection, to look at what is really there. */
 export function connection(url: string): { sql: postgres.Sql } & AsyncDisposable {
-  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  const sql = postgres(url, { max: 1, fetch_types: false, onnotice: () => undefined });
   return { sql, [Symbol.asyncDispose]: async () => await sql.end({ timeout: 1 }) };
 }
 
