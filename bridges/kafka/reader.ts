@@ -1,10 +1,13 @@
 /**
- * kafkajs as this bridge reads with it: silent, its sockets in our hands, and with two of its
+ * kafkajs as this bridge reads with it: silent, its sockets in our hands, and with three of its
  * methods replaced. Everything that depends on its insides is in this file.
  *
  * · Records' headers come as a list. As shipped they become an object, which loses the order
  *   between names, and breaks on names such as `constructor`.
  * · No timer is set for an empty request queue. As shipped it has a negative time and warns.
+ * · A consumer that has been stopped asks nobody. As shipped, when it is stopped while the brokers
+ *   of its cluster change, new fetchers begin behind the stop, and each asks it without end and
+ *   without a turn of the event loop: the process stands still.
  */
 import { createRequire } from "node:module";
 import { connect as connectTcp, isIP, type Socket } from "node:net";
@@ -12,6 +15,7 @@ import { connect as connectTls } from "node:tls";
 import type { Consumer, ISocketFactoryArgs, KafkaConfig, SASLOptions } from "kafkajs";
 import lz4 from "lz4-napi";
 import { assert } from "../../src/assert.ts";
+import { nextTurn } from "../../src/clock.ts";
 import type { Header } from "../../src/message.ts";
 import { type Cluster, CONNECT_MS_MAX, REQUEST_MS_MAX, tlsOptions } from "./clients.ts";
 
@@ -61,6 +65,13 @@ interface RequestQueue {
   scheduleCheckPendingRequests(this: RequestQueue): void;
 }
 
+interface Runner {
+  readonly running: boolean;
+  /** `stop` never rejects, and resolves once the fetchers have their answers. */
+  readonly fetchManager: { stop(): unknown };
+  fetch(this: Runner, nodeId: string): Promise<readonly unknown[]>;
+}
+
 function replaceMethods(): void {
   const decoder = (require("kafkajs/src/protocol/decoder") as { prototype: Decoder }).prototype;
   assert(typeof decoder.readVarIntArray === "function", "kafkajs reads headers as before");
@@ -77,6 +88,15 @@ function replaceMethods(): void {
   assert(typeof schedule === "function", "kafkajs schedules requests as before");
   queue.scheduleCheckPendingRequests = function (): void {
     if (this.pending.length > 0) Reflect.apply(schedule, this, []);
+  };
+  const { prototype: runner } = require("kafkajs/src/consumer/runner") as { prototype: Runner };
+  const fetch = Reflect.get(runner, "fetch") as Runner["fetch"] | undefined;
+  assert(typeof fetch === "function", "kafkajs fetches as before");
+  runner.fetch = async function (nodeId): Promise<readonly unknown[]> {
+    if (this.running) return (await Reflect.apply(fetch, this, [nodeId])) as readonly unknown[];
+    this.fetchManager.stop();
+    await nextTurn();
+    return [];
   };
 }
 
