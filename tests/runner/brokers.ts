@@ -13,6 +13,7 @@ import {
   urlVariable,
 } from "../brokers/broker.ts";
 import { ensurePrograms, type ProgramName, UnavailableError } from "../brokers/programs.ts";
+import { qpidJmsClassPath, qpidJmsPrograms } from "../brokers/qpid-jms.ts";
 import type { Print } from "./files.ts";
 import { addResults, type Result, singleResult } from "./report.ts";
 
@@ -48,14 +49,17 @@ export async function getBrokers(options: {
   const { databaseOnly, print } = options;
   const mayStart = (kind: BrokerKind): boolean => !databaseOnly || kind === "postgres";
   const wanted = brokerKinds.filter((kind) => mayStart(kind) && urlFromEnvironment(kind) === null);
-  const programs = [...wanted.flatMap(brokerPrograms), ...(databaseOnly ? [] : tools)];
-  const toolsResult = await installAll(programs, print);
-  const all = await Promise.all(
-    brokerKinds.map((kind) => (mayStart(kind) ? getBroker(kind) : leaveOut(kind))),
-  );
+  const clients = databaseOnly ? [] : [...tools, ...qpidJmsPrograms()];
+  const programs = [...wanted.flatMap(brokerPrograms), ...clients];
+  // In one go, which is quicker.
+  const toolsResult = await orTell(() => ensurePrograms(programs), print);
+  const [jarsResult, all] = await Promise.all([
+    databaseOnly ? nothing : orTell(qpidJmsClassPath, print),
+    Promise.all(brokerKinds.map((kind) => (mayStart(kind) ? getBroker(kind) : leaveOut(kind)))),
+  ]);
   return {
     env: Object.assign({}, ...all.map((each) => each.env)) as Record<string, string>,
-    result: addResults([toolsResult, ...all.map((each) => each.result)]),
+    result: addResults([toolsResult, jarsResult, ...all.map((each) => each.result)]),
     lines: all.map((each) => each.line),
     stop: async () => {
       await Promise.all(all.flatMap((each) => each.broker ?? []).map((broker) => broker.stop()));
@@ -63,10 +67,10 @@ export async function getBrokers(options: {
   };
 }
 
-/** In one go, which is quicker; what is missing then is told by those who need it. */
-async function installAll(names: readonly ProgramName[], print: Print): Promise<Result> {
+/** Gets what tests need; what is missing then is told by those who need it. */
+async function orTell(get: () => Promise<unknown>, print: Print): Promise<Result> {
   try {
-    await ensurePrograms(names);
+    await get();
     return nothing;
   } catch (error) {
     if (!(error instanceof UnavailableError)) throw error;

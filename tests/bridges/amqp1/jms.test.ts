@@ -4,20 +4,15 @@
  * the types of properties and of what stands in a map.
  */
 import { expect, test } from "bun:test";
-import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { broker, missingBroker } from "../../brokers/broker.ts";
 import { ensurePrograms, findProgram, missingPrograms } from "../../brokers/programs.ts";
-import { qpidJmsClassPath, qpidJmsFolder } from "../../brokers/qpid-jms.ts";
+import { qpidJmsClassPath, qpidJmsPrograms } from "../../brokers/qpid-jms.ts";
 import { makeTopic, runProgram } from "../../e2e/clients.ts";
 import { TestGateway } from "../../e2e/gateway.ts";
 
 const run = `${process.pid}-${crypto.randomUUID().slice(0, 8)}`;
-const programs = [
-  "java",
-  "javac",
-  ...(existsSync(qpidJmsFolder()) ? [] : (["mvn"] as const)),
-] as const;
+const programs = qpidJmsPrograms();
 const lacks = missingBroker("amqp1") ?? missingBroker("kafka") ?? missingPrograms(programs);
 const why = lacks === null ? "" : ` (${lacks})`;
 /** Kinds of messages that the application sends, some of them twice. Count. */
