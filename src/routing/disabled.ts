@@ -23,6 +23,7 @@ export class DisabledRecord {
   readonly #key: string;
   #asked: AskedBy;
   #saved: Saved | null = null;
+  #isKept = true;
 
   private constructor(states: States, key: string, asked: AskedBy) {
     this.#states = states;
@@ -44,6 +45,11 @@ export class DisabledRecord {
     return this.#saved?.reason ?? null;
   }
 
+  /** False while the reason is on its way to the disk: a crash now would ask the target again. */
+  get isKept(): boolean {
+    return this.#isKept;
+  }
+
   /** Says by which definitions it is asked from now on; true: others, by which it is enabled. */
   async askedBy(asked: AskedBy): Promise<boolean> {
     this.#asked = asked;
@@ -56,7 +62,12 @@ export class DisabledRecord {
   /** It counts at once; resolves when it is on disk. @throws StorageError a restart asks again. */
   async set(reason: string): Promise<void> {
     this.#saved = { ...this.#asked, reason };
-    await this.#states.save([[this.#key, encodeText(JSON.stringify(this.#saved))]]);
+    this.#isKept = false;
+    try {
+      await this.#states.save([[this.#key, encodeText(JSON.stringify(this.#saved))]]);
+    } finally {
+      this.#isKept = true;
+    }
   }
 
   /** The same. */

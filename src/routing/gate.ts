@@ -65,7 +65,9 @@ export class Gate {
     const { state, reason, untilMs, openings } = this.#circuit;
     const counts = { underWay: this.#underWay, openings, waits: this.#waits };
     if (disabled.reason !== null) {
-      return { state: "disabled", reason: disabled.reason, untilMs: null, ...counts };
+      // Shown as disabled when a crash can't undo it; nothing passes before that either.
+      const shown = disabled.isKept ? "disabled" : "open";
+      return { state: shown, reason: disabled.reason, untilMs: null, ...counts };
     }
     if (state !== "open") return { state, reason, untilMs: null, ...counts };
     const { clock } = this.#parts;

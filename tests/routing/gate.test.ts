@@ -248,9 +248,11 @@ describe("a target that is disabled", () => {
     const { gate, log, disabled } = await setUp();
     const { seat, state } = seatOf(gate);
     gate.disable("the target answered 410");
-    expect(gate.status).toMatchObject({ state: "disabled", reason: "the target answered 410" });
+    // Not on disk yet: nothing passes, and it is not said to be disabled.
+    expect(gate.status).toMatchObject({ state: "open", reason: "the target answered 410" });
     expect(seat.take(1)).toBeNull();
     await gate.close();
+    expect(gate.status).toMatchObject({ state: "disabled", reason: "the target answered 410" });
     const asked = { rule: 1, bridge: 1 };
     const again = await DisabledRecord.load(log.states, "disabled/r/t", asked);
     expect(again.reason).toBe("the target answered 410");
