@@ -120,8 +120,9 @@ export function rig(
     random?: () => number;
     /** A kind of bridge instead of the target in memory, and its configuration. */
     bridge?: { readonly module: BridgeModule; readonly config: unknown };
-    /** Takes notes of what becomes of messages. */
+    /** Takes notes of what becomes of messages; over the same `streams`. */
     journey?: JourneyLog;
+    streams?: Streams;
     /** Whether the bridge is there, when it is asked for. */
     hasBridge?: () => boolean;
   } = {},
@@ -130,7 +131,7 @@ export function rig(
   const module = options.bridge?.module ?? targetModule(target, options.failure ?? "prefix");
   const { kind } = module;
   const modules = new Map([[kind, module]]);
-  const streams = new Streams(log);
+  const streams = options.streams ?? new Streams(log);
   const revisions = options.revisions ?? new Map();
   const gaps: Rig["gaps"] = [];
   const warnings: string[] = [];
