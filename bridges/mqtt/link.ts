@@ -205,9 +205,11 @@ export class Link implements AsyncDisposable {
     this.client.on("packetreceive", (packet: Packet) => {
       this.#heard = true;
       this.#isSuspect = false;
-      if (packet.cmd === "pubrel" && onRelease !== undefined) {
-        // A command that the library does not know, so that it does nothing.
+      if (packet.cmd === "pubrel" && (this.#ended || onRelease !== undefined)) {
+        // A command that the library does not know, so that it does nothing. After the goodbye its
+        // answer would break the connection off, and the broker may not have read our acks yet.
         (packet as { cmd: string }).cmd = "taken";
+        if (this.#ended || onRelease === undefined) return;
         // Without an answer the broker sends it again, on another connection.
         this.#complete(packet.messageId ?? 0, onRelease).catch((error) => this.abandon(error));
       }

@@ -160,6 +160,37 @@ describe("what is kept of packet ids", () => {
   });
 });
 
+// A broker still answers what it had not read before the goodbye. Who takes the session up before
+// it is through makes it forget the rest, and gets those messages again.
+test("closing waits for the broker, which may release packets meanwhile", async () => {
+  await using raw = await RawBroker.open();
+  const bridge = await mqtt.connect(mqtt.parseConfig({ url: raw.url }), {
+    name: "plant",
+    resolve: (text) => Promise.resolve(text),
+    signal: never,
+  });
+  const source = await bridge.source(mqtt.parseAddress({ topic: "a", qos: 2 }, "source"), {
+    name: "s",
+    start: "latest",
+    unsettledBytesMax: 1024,
+  });
+  raw.publish({ topic: "a", body: "1", packetId: 1 });
+  await (await source.receive(AbortSignal.timeout(20_000)))?.ack();
+  await raw.answer("pubrec", 1);
+  let isThrough = false;
+  raw.onGoodbye = (end) => {
+    raw.pubrel(1);
+    setTimeout(() => {
+      isThrough = true;
+      end();
+    }, 300);
+  };
+  await source[Symbol.asyncDispose]();
+  expect(isThrough).toBe(true);
+  raw.onGoodbye = null;
+  await bridge[Symbol.asyncDispose]();
+});
+
 test("a topic alias of the broker stands for its topic", async () => {
   await using raw = await RawBroker.open();
   const bridge = await mqtt.connect(mqtt.parseConfig({ url: raw.url }), {

@@ -10,6 +10,7 @@ const PUBREC = 5;
 const PUBCOMP = 7;
 const SUBSCRIBE = 8;
 const PINGREQ = 12;
+const DISCONNECT = 14;
 
 interface Connection {
   bytes: Buffer;
@@ -28,6 +29,8 @@ export class RawBroker implements AsyncDisposable {
   #subscriber: Socket<Connection> | null = null;
   /** Whether the next to connect is told that its session was kept. */
   hasSession = false;
+  /** Called when a client says goodbye; it calls `end` when the broker is to end it. */
+  onGoodbye: ((end: () => void) => void) | null = null;
 
   private constructor(server: (broker: () => RawBroker) => TCPSocketListener<Connection>) {
     this.#server = server(() => this);
@@ -39,11 +42,15 @@ export class RawBroker implements AsyncDisposable {
       Bun.listen<Connection>({
         hostname: "127.0.0.1",
         port,
+        allowHalfOpen: true,
         socket: {
           open: (socket) => {
             socket.data = { bytes: Buffer.alloc(0) };
           },
           data: (socket, bytes) => broker().#read(socket, bytes),
+          end: (socket) => {
+            if (broker().onGoodbye === null) socket.end();
+          },
           close: (socket) => broker().#closed(socket),
         },
       }),
@@ -124,6 +131,8 @@ export class RawBroker implements AsyncDisposable {
       socket.write(Uint8Array.of(0x90, 4, packet[2] ?? 0, packet[3] ?? 0, 0, 2));
     } else if (type === PINGREQ) {
       socket.write(Uint8Array.of(0xd0, 0));
+    } else if (type === DISCONNECT) {
+      this.onGoodbye?.(() => socket.end());
     } else if (type === PUBREC || type === PUBCOMP) {
       const packetId = packet.readUInt16BE(2);
       this.#answers.push({ type: type === PUBREC ? "pubrec" : "pubcomp", packetId });
