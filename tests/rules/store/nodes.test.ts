@@ -47,6 +47,19 @@ async function database(): Promise<string> {
 
 const never = new AbortController().signal;
 
+function placeOf(url: string): { host: string; port: number } {
+  const { hostname, port } = new URL(url);
+  return { host: hostname, port: Number(port) };
+}
+
+/** The database's URL by way of a proxy. */
+function by(url: string, { host, port }: { host: string; port: number }): string {
+  const through = new URL(url);
+  through.hostname = host;
+  through.port = String(port);
+  return through.href;
+}
+
 describe.skipIf(missingBroker("postgres") !== null)("a source of several gateways", () => {
   test("is one's until it is given back, then another's", async () => {
     const url = await database();
@@ -73,13 +86,8 @@ describe.skipIf(missingBroker("postgres") !== null)("a source of several gateway
 
   test("stays where it is when a session is cut, and goes when its gateway does not come back", async () => {
     const url = await database();
-    await using proxy = await TcpProxy.open({
-      upstream: { host: new URL(url).hostname, port: Number(new URL(url).port) },
-    });
-    const through = new URL(url);
-    through.hostname = proxy.host;
-    through.port = String(proxy.port);
-    await using a = nodeOf(through.href);
+    await using proxy = await TcpProxy.open({ upstream: placeOf(url) });
+    await using a = nodeOf(by(url, proxy));
     const turn = await a.take("s", never);
     await using b = nodeOf(url);
     const other = b.take("s", never);
@@ -106,13 +114,8 @@ describe.skipIf(missingBroker("postgres") !== null)("a source of several gateway
 
   test("does not hold up the stop of its gateway when the database stands still", async () => {
     const url = await database();
-    await using proxy = await TcpProxy.open({
-      upstream: { host: new URL(url).hostname, port: Number(new URL(url).port) },
-    });
-    const through = new URL(url);
-    through.hostname = proxy.host;
-    through.port = String(proxy.port);
-    const a = nodeOf(through.href);
+    await using proxy = await TcpProxy.open({ upstream: placeOf(url) });
+    const a = nodeOf(by(url, proxy));
     const turn = await a.take("s", never);
     proxy.blackhole(true);
     const begunMs = performance.now();
